@@ -1,102 +1,25 @@
 """`letta-matrix backup` and `restore`: what is taken, what is put back, what stays as it was."""
 
-import asyncio
-import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import structlog
-import yaml
+from tests import kept_bridge
 from tests.builders import agent, config_for
 from tests.busy_database import count, talking
-from typer.testing import CliRunner
+from tests.kept_bridge import SECRET, WORDS, restored, taken, tree, typed
 
-from letta_matrix.backup import taking
-from letta_matrix.backup.archive import is_encrypted, read
+from letta_matrix.backup.archive import read
 from letta_matrix.backup.contents import Source
 from letta_matrix.backup.faults import BackupError
-from letta_matrix.backup.restoring import PutBack, Target, restore
-from letta_matrix.backup.swap import Swap
-from letta_matrix.backup.taking import Taken, take
-from letta_matrix.cli.main import app, exit_status
+from letta_matrix.backup.taking import take
+from letta_matrix.cli.main import exit_status
 from letta_matrix.stack.lock import exclusive
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database, StoreError, database_url
 
-SECRET = "a passphrase"
-WORDS = {"LETTA_MATRIX_BACKUP_PASSPHRASE": SECRET}
-
-
-@pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
-    """Restoring sets up logging for its process."""
-    yield
-    structlog.reset_defaults()
-
-
-@pytest.fixture
-def bridge(tmp_path: Path, migrated: Path) -> Path:
-    """The configuration of a bridge, with its database."""
-    folder = tmp_path / "bridge"
-    folder.mkdir(mode=0o700)
-    settings = {
-        "homeserver": {"url": "http://127.0.0.1:9", "domain": "test"},
-        "appservice": {"as_token": "as-secret", "hs_token": "hs-secret"},
-    }
-    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
-    (folder / "registration.yaml").write_text("id: letta-matrix\n")
-    shutil.copy(migrated, folder / "letta-matrix.db")
-    return folder / "config.yaml"
-
-
-@pytest.fixture
-def stack(bridge: Path) -> Path:
-    """The same as the folder of an `up`, with servers."""
-    folder = bridge.parent
-    for name in ("synapse/media/local", "letta/.letta/memory/.git/refs", "letta/tmp", "workspace"):
-        (folder / name).mkdir(parents=True)
-    for name in ("up.lock", "stack.json", "app-server.token", "synapse/homeserver.pid"):
-        (folder / name).write_text("of this start")
-    for name in (
-        *("admin.password", "synapse/signing.key", "synapse/media/local/picture"),
-        *("letta/.letta/agent.json", "letta/.letta/memory/.git/HEAD", "workspace/notes.db"),
-    ):
-        (folder / name).write_text(f"kept: {name}")
-    (folder / "synapse/homeserver.log").write_text("noise")
-    (folder / "letta/tmp/rest").write_text("noise")
-    (folder / "workspace/way-out").symlink_to("/etc")
-    (folder / "workspace/passwords").symlink_to("/etc/passwd")
-    return bridge
-
-
-def source(config: Path) -> Source:
-    return Source(config, config_for(config.parent))
-
-
-def taken(config: Path, file: Path, passphrase: str | None = SECRET, **how: Any) -> Taken:
-    how = {"servers": False, "work": 1, **how}
-    return take(source(config), file, passphrase, **how)
-
-
-async def restored(file: Path, config: Path, **how: Any) -> PutBack:
-    passphrase = SECRET if is_encrypted(file) else None
-    return await asyncio.to_thread(restore, file, passphrase, Target(config), **how)
-
-
-async def typed(*words: object, env: dict[str, str] | None = None) -> Any:
-    return await asyncio.to_thread(CliRunner().invoke, app, [str(one) for one in words], env=env)
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    """All files but for those that are locked."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and not path.is_symlink() and path.suffix != ".lock"
-    }
+bridge, stack = kept_bridge.bridge, kept_bridge.stack
+logging_as_before = kept_bridge.logging_as_before
 
 
 async def test_a_bridge_is_backed_up_and_put_back_elsewhere(bridge: Path, tmp_path: Path) -> None:
@@ -147,7 +70,7 @@ async def test_a_stack_is_backed_up_while_its_servers_write(stack: Path, tmp_pat
     assert laid == wanted
     assert {*tree(there)} - {*wanted} == {"letta-matrix.db", "synapse/homeserver.db"}
     assert (there / "letta/.letta/memory/.git/refs").is_dir()
-    assert not list(folder.glob(".backup-*"))
+    assert not list(folder.glob(".letta-staging-*"))
 
 
 async def test_what_stands_there_is_moved_aside_and_only_if_that_is_wanted(
@@ -168,7 +91,7 @@ async def test_what_stands_there_is_moved_aside_and_only_if_that_is_wanted(
     assert (aside / "config.yaml").read_bytes() == before["config.yaml"]
     assert "later" not in stack.read_text()
     assert (folder / "stack.json").exists()
-    assert not list(folder.glob(".restoring*"))
+    assert not list(folder.glob(".letta-staging-*"))
 
 
 async def test_nothing_is_put_where_somebody_is_at_work(stack: Path, tmp_path: Path) -> None:
@@ -183,32 +106,6 @@ async def test_nothing_is_put_where_somebody_is_at_work(stack: Path, tmp_path: P
         await restored(tmp_path / "b", stack, replace=True)
     assert exit_status(refused.value) == 1
     assert tree(stack.parent) == before
-
-
-async def test_a_restore_that_fails_half_way_changes_nothing(
-    stack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    taken(stack, tmp_path / "b", servers=True)
-    before, put = tree(stack.parent), Swap.put
-    for number in range(6):
-        done = list[Path]()
-
-        def fail(
-            self: Swap, staged: Path, place: Path, done: list[Path] = done, number: int = number
-        ) -> None:
-            if len(done) == number:
-                raise OSError(28, "No space left on device", str(place))
-            done.append(place)
-            put(self, staged, place)
-
-        monkeypatch.setattr(Swap, "put", fail)
-        with pytest.raises(BackupError, match=r"all is as before: .*No space left"):
-            await restored(tmp_path / "b", stack, replace=True)
-        after = tree(stack.parent)
-        # What was in its log stands in the database itself now.
-        assert {one for one in {*before, *after} if before.get(one) != after.get(one)} <= {
-            *("letta-matrix.db-wal", "letta-matrix.db-shm")
-        }
 
 
 async def test_what_cannot_be_put_back_touches_nothing(
@@ -251,38 +148,6 @@ async def test_a_database_elsewhere_is_put_where_somebody_says(
     assert (await typed(*words)).exit_code == 0
     assert place.is_file()
     assert {*tree(there.parent)} == {"config.yaml", "registration.yaml"}
-
-
-def test_a_backup_that_is_interrupted_leaves_the_one_before(
-    bridge: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "to/b"
-    file.parent.mkdir()
-    taken(bridge, file)
-    before = file.read_bytes()
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    def spoil(path: Path, passphrase: str | None) -> None:
-        os.truncate(path, path.stat().st_size - 1)
-        read(path, passphrase)
-
-    for stage, fault in (("copy_database", interrupt), ("read", interrupt), ("read", spoil)):
-        with monkeypatch.context() as patched:
-            patched.setattr(taking, stage, fault)
-            with pytest.raises((KeyboardInterrupt, BackupError)):
-                taken(bridge, file)
-        assert tree(file.parent) == {"b": before}
-        assert not list(bridge.parent.glob(".backup-*"))
-
-
-def test_what_an_earlier_process_left_is_taken_away(bridge: Path, tmp_path: Path) -> None:
-    left = bridge.parent / ".backup-0123abcd"
-    left.mkdir()
-    (left / "copy").write_text("rows")
-    taken(bridge, tmp_path / "b")
-    assert not left.exists()
 
 
 def test_a_damaged_database_is_not_backed_up(bridge: Path, tmp_path: Path) -> None:

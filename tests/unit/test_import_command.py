@@ -266,3 +266,20 @@ async def test_what_was_answered_and_where_it_talked_is_remembered(
     now = directory.now(ADA)
     assert (now.room_id, now.applied[ROOM_BEFORE]) == (other, ROOM)
     assert ANSWERED_UNTIL not in now.applied
+
+
+async def test_what_an_old_user_has_answered_is_remembered_without_a_way_to_act_as_it(
+    settings: Path, fake: FakeHomeserver, homeserver: Homeserver, database: Database
+) -> None:
+    """Who has said goodbye already, in an import that was killed behind it, has answered nobody
+    by that."""
+    directory = await AgentDirectory(database).load()
+    old = "@newton:test"
+    answer = fake.set_state(ROOM, "m.room.message", {"body": "an answer"}, sender=old)
+    goodbye = {"body": "Goodbye", "org.letta.matrix": {"goodbye": ADA}}
+    fake.set_state(ROOM, "m.room.message", goodbye, sender=old)
+    living = {ADA: Living("memory", AgentInfo(ADA, "Ada"))}
+    passwords = PasswordStore(database)
+    async with importing(config_for(settings.parent), homeserver, directory, passwords) as work:
+        await work.carry_out(await work.plan([OldMapping(1, ADA, "Ada", old, ROOM)], living))
+    assert directory.now(ADA).applied[ANSWERED_UNTIL] == answer["origin_server_ts"] / 1000

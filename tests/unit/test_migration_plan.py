@@ -286,3 +286,14 @@ def test_power_levels_that_are_texts_count() -> None:
     assert seen.is_powerful(A)
     assert seen.may_empower(A)
     assert not seen.is_powerful(ANN)
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_who_answered_until_now_is_told_also_where_they_take_no_leave(joined: bool) -> None:
+    """Without a way to act as them, or when they have left already."""
+    people = (A, BOT, ANN, *([OLD] if joined else ()))
+    seen = found((ROOM, room(*people, agent_a=100)), old_users={OLD: OldUser(OLD, Way.NONE)})
+    one = the_only(plan_of([mapping(user_id=OLD)], seen, RULES))
+    assert (one.old, one.before) == (None, OLD)
+    # A person of the configuration answers for nobody.
+    assert the_only(plan_of([mapping(user_id=ANN)], seen, RULES)).before == ""

@@ -260,7 +260,10 @@ async def test_what_was_forbidden_since_stays_forbidden(database_file: Path) -> 
     copy_database(database_file, backup)
     await store.add(_token("later"))
     await store.revoke("leaked", time.time())
-    await book.hold([portal], held=True)
+    later, loud = Portal("!later:test", "sms", channel="+49 4"), Portal("!loud:test", "sms")
+    for one in (later, loud):
+        await book.learn(one)
+    await book.hold([portal, later], held=True)
     await book.decide(replace(Contact("sms", "+49 1", "agent-1"), stopped=True, word="STOP"))
     await book.decide(Contact("sms", "+49 2", BLOCKED))
     await book.decide(Contact("sms", "+49 3", "agent-2"))
@@ -278,7 +281,7 @@ async def test_what_was_forbidden_since_stays_forbidden(database_file: Path) -> 
     assert blocked is not None
     assert blocked.agent_id == BLOCKED
     assert book.contact("sms", "+49 3") is None
-    assert [one.held for one in book.all()] == [True]
+    assert {*book.all()} == {replace(portal, held=True), replace(later, held=True)}
     assert rooms.settings("agent-1", ROOM).paused
     await database.close()
 

@@ -14,9 +14,13 @@ from aiohttp import web
 from mautrix.api import ClientPath, Method
 from typer.testing import CliRunner
 
+from letta_matrix.cli import rotate
+from letta_matrix.cli.import_mappings import _import
 from letta_matrix.cli.main import app, exit_status
+from letta_matrix.common.private_files import write_private
 from letta_matrix.config import load_config
 from letta_matrix.config.types import secret_of
+from letta_matrix.doctor.subject import Subject
 from letta_matrix.matrix.appservice import Appservice
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.pacing import Pacer
@@ -88,6 +92,23 @@ async def test_either_token_is_used_as_long_as_the_homeserver_knows_it(gate: Gat
             await ask()
 
 
+async def test_whoever_asks_the_homeserver_meanwhile_uses_either_token(
+    gate: Gatekeeper, tmp_path: Path, database_file: Path
+) -> None:
+    """The doctor and an import as well as the bridge, before the homeserver was restarted."""
+    config = tmp_path / "config.yaml"
+    config.write_text(TEXT.format(url=gate.url, blank=""))
+    assert (await typed("-c", config)).exit_code == 0
+    settings = load_config(config, {})
+    async with contextlib.AsyncExitStack() as opened:
+        work = await opened.enter_async_context(_import(settings, {}))
+        subject = Subject(settings, config, {})
+        opened.push_async_callback(subject.close)
+        for homeserver in (work._homeserver, subject.homeserver):
+            await homeserver.request(Method.GET, ClientPath.v3.account.whoami, give_up_after=0)
+            assert gate.given[-1] == "as-old"
+
+
 async def test_both_tokens_of_the_homeserver_let_it_in(gate: Gatekeeper) -> None:
     service: Any = object()
     runner = web.AppRunner(Appservice("new", service, "old").application(), access_log=None)
@@ -125,6 +146,34 @@ async def test_tokens_are_changed_in_two_steps(gate: Gatekeeper, tmp_path: Path)
     wanted = wanted.replace("as-old   # secret", f"'{new_as}'")
     assert config.read_text() == wanted.replace('"hs-old"', f"'{new_hs}'")
     assert "no earlier tokens" in str((await typed("-c", config, "--finish")).exception)
+
+
+async def test_who_is_killed_between_both_files_begins_anew(
+    gate: Gatekeeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, registration = tmp_path / "config.yaml", tmp_path / "registration.yaml"
+    config.write_text(TEXT.format(url=gate.url, blank=""))
+    written = list[Path]()
+
+    def killed(path: Path, text: str) -> None:
+        if written:
+            raise KeyboardInterrupt
+        written.append(path)
+        write_private(path, text)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rotate, "write_private", killed)
+        await typed("-c", config)
+    assert written == [registration]
+    done = await typed("-c", config)
+    assert done.exit_code == 0, done.output
+    service, registered = (
+        load_config(config, {}).appservice,
+        yaml.safe_load(registration.read_text()),
+    )
+    assert registered["as_token"] == secret_of(service.as_token)
+    assert registered["hs_token"] == secret_of(service.hs_token)
+    assert secret_of(service.earlier_as_token) == "as-old"
 
 
 async def test_a_stack_that_is_stopped_gets_its_tokens_in_one(

@@ -1,10 +1,34 @@
-"""The way to the homeserver, as configured."""
+"""The way to the homeserver, and the homeserver itself, as configured."""
 
 import ssl
+from collections.abc import Callable
 
 from letta_matrix.common.connections.known_servers import server_at
 from letta_matrix.config import Config, ConfigError
+from letta_matrix.config.types import secret_of
+from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.matrix.route import Route
+from letta_matrix.matrix.server_clock import ServerClock
+
+
+def homeserver_of(
+    config: Config,
+    clock: ServerClock | None = None,
+    on_refusal: Callable[[str], None] = lambda _: None,
+) -> Homeserver:
+    """The homeserver of a configuration, which may know only the earlier of two tokens. Raises
+    ConfigError as `route_to`."""
+    service, pacer = config.appservice, Pacer(config.conversations.edits_per_second)
+    return Homeserver(
+        config.homeserver.url,
+        service.as_token.get_secret_value(),
+        pacer,
+        route_to(config),
+        clock,
+        on_refusal,
+        secret_of(service.earlier_as_token),
+    )
 
 
 def route_to(config: Config) -> Route:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from letta_matrix.access.mirror import AuditMirror
-from letta_matrix.access.route import route_to
+from letta_matrix.access.route import homeserver_of
 from letta_matrix.agents.doubts import Doubts
 from letta_matrix.agents.home import Home
 from letta_matrix.agents.losses import Losses
@@ -21,7 +21,6 @@ from letta_matrix.app.sweep import Sweep
 from letta_matrix.app.troubles import Troubles
 from letta_matrix.common.vitals import Vitals
 from letta_matrix.config import Config
-from letta_matrix.config.types import secret_of
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.admission import Admission
 from letta_matrix.conversations.answers import Answers
@@ -51,9 +50,7 @@ from letta_matrix.conversations.withdrawals import Withdrawals
 from letta_matrix.doors.chat.runner import CommandRunner
 from letta_matrix.doors.chat.services import CommandServices
 from letta_matrix.matrix.event_bus import EventBus
-from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.matrix.server_clock import ServerClock
 from letta_matrix.operations.given import Given
 from letta_matrix.operations.registry import operations_with
@@ -86,12 +83,7 @@ class App:
         directory, rooms, conversations = stores.directory, stores.rooms, stores.conversations
         turns, outbox, audit = stores.turns, stores.outbox, stores.audit
         known = (directory, rooms)
-        url, token = config.homeserver.url, config.appservice.as_token.get_secret_value()
-        pacer, route = Pacer(config.conversations.edits_per_second), route_to(config)
-        earlier = secret_of(config.appservice.earlier_as_token)
-        homeserver = self.homeserver = Homeserver(
-            url, token, pacer, route, clock, self._refused, earlier
-        )
+        homeserver = self.homeserver = homeserver_of(config, clock, self._refused)
         bot = self.bot = homeserver.acting_as(config.bot_user_id)
         audit_room = config.access.audit_room
         self.mirror = AuditMirror(audit_room, bot) if audit_room is not None else None

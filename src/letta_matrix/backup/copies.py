@@ -51,6 +51,30 @@ def copy_database(source: Path, target: Path) -> None:
     check_database(target, source)
 
 
+def copy_apart(name: str, folder: int, target: Path) -> None:
+    """Copy the database `name` in an open `folder` of somebody who may put a link in its place at
+    any moment: SQLite, which would follow that, opens what lies beside `target` alone.
+
+    Raises:
+        BackupError: it cannot be read, or is damaged.
+        OSError: it is gone.
+    """
+    with tempfile.TemporaryDirectory(dir=target.parent) as own:
+        apart = Path(own, "database")
+        before, tries = None, 0
+        # What is written from its log into it meanwhile would be in neither copy.
+        while (now := _moment(name, folder)) != before and tries < _TRIES:
+            before, tries = now, tries + 1
+            for suffix in ("", "-wal"):
+                with (
+                    steady(name + suffix, folder, target.parent) as copied,
+                    apart.with_name(apart.name + suffix).open("wb") as file,
+                ):
+                    if copied is not None:
+                        shutil.copyfileobj(copied.content, file, _BLOCK)
+        copy_database(apart, target)
+
+
 def check_database(path: Path, named: Path | str = "") -> None:
     """Look at every page of a database, which nobody has open. Raises BackupError; `named` is what
     it is called then."""
@@ -104,6 +128,12 @@ def _copy(name: str, folder: int, target: BinaryIO) -> tuple[int, bool]:
         after = os.fstat(file.fileno())
     was, now = (before.st_size, before.st_mtime_ns), (after.st_size, after.st_mtime_ns)
     return stat.S_IMODE(after.st_mode), was == now
+
+
+def _moment(name: str, folder: int) -> tuple[int, int, int]:
+    """What is another number as soon as somebody writes to a file."""
+    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _uri(path: Path, mode: str) -> str:

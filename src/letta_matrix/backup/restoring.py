@@ -2,18 +2,26 @@
 
 import contextlib
 import os
-import secrets
-import shutil
 import sqlite3
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from letta_matrix.backup import unfinished
 from letta_matrix.backup.archive import Manifest, read
-from letta_matrix.backup.contents import CONFIG, SERVERS
+from letta_matrix.backup.contents import (
+    CONFIG,
+    DATABASE,
+    SERVERS,
+    SINGLE,
+    certificates_in,
+    is_beside,
+    is_named,
+)
 from letta_matrix.backup.copies import check_database
 from letta_matrix.backup.faults import BackupError
+from letta_matrix.backup.folders import staging
 from letta_matrix.backup.stored import Ended, prepare, schema_of
 from letta_matrix.backup.swap import Swap
 from letta_matrix.stack.data import make_data_directory
@@ -22,7 +30,6 @@ from letta_matrix.store.database import HEAD
 from letta_matrix.store.database_file import held
 from letta_matrix.store.restored import Gap
 
-_STAGING = ".restoring-"
 _BESIDE = ("-wal", "-shm", "-journal", "-wal.damaged")
 """What belongs to the database that it stands beside, and to no other."""
 
@@ -67,21 +74,23 @@ def restore(
     """
     target = Target(target.config.absolute(), target.database and target.database.absolute())
     make_data_directory(target.folder)
-    with _staging(target.folder) as staging:
-        manifest = read(file, passphrase, staging).manifest
-        _check(staging / manifest.database, manifest, file)
-        units = dict(_units(staging, manifest, target))
-        database = units[staging / manifest.database]
+    with staging(target.folder) as laid:
+        manifest = read(file, passphrase, laid).manifest
+        if manifest.database != DATABASE or not (laid / CONFIG).is_file():
+            raise BackupError(f"{file}: it was not made by letta-matrix")
+        units = dict(_units(laid, manifest, target))
+        _check(laid / DATABASE, manifest, file)
+        database = units[laid / DATABASE]
         with _alone(target.folder, database, servers=manifest.servers):
             _check_free(units.values(), replace=replace)
-            ended = _prepare(staging / manifest.database, database, manifest, keep_tokens)
+            ended = _prepare(laid / DATABASE, database, manifest, keep_tokens)
             os.sync()
-            aside = _put(units, database)
+            aside = _put(units, database, target.folder)
     return PutBack(manifest, sorted({path.name for path in units.values()}), aside, ended)
 
 
 def _check(database: Path, manifest: Manifest, file: Path) -> None:
-    check_database(database, f"{file}: {manifest.database}")
+    check_database(database, f"{file}: {DATABASE}")
     if (schema := schema_of(database)) > HEAD:
         raise BackupError(
             f"{file}: it was made by a newer letta-matrix ({manifest.version}, schema {schema}; "
@@ -89,19 +98,27 @@ def _check(database: Path, manifest: Manifest, file: Path) -> None:
         )
 
 
-def _units(staging: Path, manifest: Manifest, target: Target) -> Iterator[tuple[Path, Path]]:
-    """What is put in place as a whole: files, and the folders of servers; each with its place."""
-    for path in sorted(staging.rglob("*")):
-        name = path.relative_to(staging)
-        if name.parts[0] in SERVERS:
-            if len(name.parts) == 1:
+def _units(laid: Path, manifest: Manifest, target: Target) -> Iterator[tuple[Path, Path]]:
+    """What is put in place as a whole: files, and the folders of servers; each with its place.
+    Raises BackupError for what is in no backup: an archive is not to say where on this machine
+    something is written."""
+    certificates = certificates_in(laid / CONFIG)
+    for path in sorted(laid.rglob("*")):
+        name = str(path.relative_to(laid))
+        top = name.partition("/")[0]
+        if top in SERVERS and manifest.servers and (laid / top).is_dir():
+            if name == top:
                 yield path, target.folder / name
-        elif str(name) == manifest.database:
+        elif path.is_dir():
+            continue
+        elif name == DATABASE:
             yield path, _place(manifest, target)
-        elif str(name) == CONFIG:
+        elif name == CONFIG:
             yield path, target.config
-        elif path.is_file():
+        elif name in SINGLE or is_named(name, certificates):
             yield path, target.folder / name
+        else:
+            raise BackupError(f"{name!r} is in no backup: it was not made by letta-matrix")
 
 
 def _place(manifest: Manifest, target: Target) -> Path:
@@ -109,8 +126,7 @@ def _place(manifest: Manifest, target: Target) -> Path:
     if target.database is not None:
         return target.database
     place = Path(manifest.place)
-    # An archive is not to say by itself where on this machine something is written.
-    if place.is_absolute() or ".." in place.parts:
+    if not is_beside(manifest.place):
         raise BackupError(
             f"its configuration has the database at {place}: say where to put it by --database "
             f"{place}, or elsewhere, and change `database.url`"
@@ -151,24 +167,45 @@ def _used(database: Path) -> float:
     return max(file.stat().st_mtime for file in files if file.exists())
 
 
-def _put(units: Mapping[Path, Path], database: Path) -> list[Path]:
-    """Let everything take its place, or nothing; the folders that hold what stood there."""
+def _put(units: Mapping[Path, Path], database: Path, folder: Path) -> list[Path]:
+    """Let everything take its place, or nothing; the folders that hold what stood there. Whoever is
+    killed meanwhile leaves a note in `folder`."""
     swap = Swap()
     try:
+        unfinished.begin(folder)
         for staged, place in units.items():
             if place == database:
                 _settle(place)
                 for suffix in _BESIDE:
                     swap.away(place.with_name(place.name + suffix))
             swap.put(staged, place)
+        swap.sync()
+        unfinished.end(folder)
     except BaseException as error:
-        swap.undo()
+        _take_back(swap, folder, error)
         if not isinstance(error, OSError):
             raise
         raise BackupError(
             f"not put in place, all is as before: {error.filename}: {error.strerror}"
         ) from None
     return swap.aside
+
+
+def _take_back(swap: Swap, folder: Path, why: BaseException) -> None:
+    """Raises BackupError where not all is as before."""
+    faults = swap.undo()
+    try:
+        if not faults:
+            unfinished.end(folder)
+            return
+    except OSError as error:
+        faults.append(error)
+    stays = "; ".join(f"{one.filename}: {one.strerror}" for one in faults)
+    kept = ", ".join(str(one) for one in swap.aside)
+    raise BackupError(
+        f"not put in place ({why}), and not all could be taken back ({stays}); what stood there "
+        f"is in {kept}"
+    ) from why
 
 
 def _settle(database: Path) -> None:
@@ -178,14 +215,3 @@ def _settle(database: Path) -> None:
         return
     with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(database)) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-
-
-@contextlib.contextmanager
-def _staging(folder: Path) -> Generator[Path]:
-    """A folder for what is laid, in the file system where it is to be."""
-    staging = folder / f"{_STAGING}{secrets.token_hex(4)}"
-    try:
-        staging.mkdir(mode=0o700)
-        yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, field
@@ -20,14 +19,12 @@ from letta_matrix.backup.contents import (
     Source,
     is_needless,
 )
-from letta_matrix.backup.copies import copy_database, is_database, steady
+from letta_matrix.backup.copies import copy_apart, copy_database, is_database, steady
 from letta_matrix.backup.faults import BackupError
+from letta_matrix.backup.folders import opened, staging, sync
 from letta_matrix.backup.stored import schema_of
-from letta_matrix.common.lock_files import lock
 from letta_matrix.store.database_file import check_if_alone
 
-_STAGING = ".backup-"
-_LOCK = "backup.lock"
 _LOGS = ("-wal", "-shm", "-journal")
 _OBJECTS = "objects"
 """What git calls the folder of what it keeps."""
@@ -60,18 +57,18 @@ def take(
     if not source.database.is_file():
         raise BackupError(f"{source.database}: no database there; start the bridge once")
     check_if_alone(source.database)
-    with _staging(source.database.parent) as staging, _whole(file) as temporary:
-        taken = _Taking(source, staging, servers=servers).write(temporary, passphrase, work)
+    with staging(source.database.parent) as laid, _whole(file) as temporary:
+        taken = _Taking(source, laid, servers=servers).write(temporary, passphrase, work)
         read(temporary, passphrase)
         temporary.replace(file)
-        _sync(file.parent)
+        sync(file.parent)
     return taken
 
 
 class _Taking:
-    def __init__(self, source: Source, staging: Path, *, servers: bool) -> None:
+    def __init__(self, source: Source, beside: Path, *, servers: bool) -> None:
         self._source = source
-        self._staging = staging
+        self._staging = beside
         self._servers = servers
         self._left_out: list[str] = []
 
@@ -106,7 +103,7 @@ class _Taking:
         for name, path in self._source.files():
             # What an operator has put there by a link counts as what it leads to.
             real = path.resolve()
-            with _opened(real.parent) as folder:
+            with opened(real.parent) as folder:
                 self._add(writer, name, real.name, folder, needed=name == CONFIG)
 
     def _add_folder(self, writer: Writer, top: str) -> None:
@@ -142,56 +139,40 @@ class _Taking:
             with steady(file, folder, self._staging) as copied:
                 if copied is None:
                     return
-                if is_database(copied.content) and self._add_database(writer, name, needed=needed):
-                    return
+                if is_database(copied.content):
+                    copy = self._copied(name, file, folder, needed=needed)
+                    if copy is not None:
+                        self._add_copy(writer, name, copy)
+                        return
                 writer.add(name, copied.content, copied.size, copied.mode)
         except OSError as error:
             if needed:
                 raise BackupError(f"{name}: cannot be read: {error.strerror}") from None
             self._left_out.append(name)
 
-    def _add_database(self, writer: Writer, name: str, *, needed: bool) -> bool:
-        path, copy = self._source.folder / name, self._staging / "copy"
-        top = (self._source.folder / name.partition("/")[0]).resolve()
-        if not path.resolve().is_relative_to(top):
-            return False
+    def _copied(self, name: str, file: str, folder: int, *, needed: bool) -> Path | None:
+        """A database as it is at one moment, None for what is none. Raises BackupError where it
+        is `needed`."""
+        copy = self._staging / "copy"
         try:
-            copy_database(path, copy)
-        except BackupError:
+            # Agents write where nothing is needed.
+            if needed:
+                copy_database(self._source.folder / name, copy)
+            else:
+                copy_apart(file, folder, copy)
+        except (BackupError, OSError):
             copy.unlink(missing_ok=True)
             # What agents have made of a file of theirs is theirs.
             if needed:
                 raise
-            return False
-        self._add_copy(writer, name, copy)
-        return True
+            return None
+        return copy
 
 
 def _is_log(name: str, beside: list[str]) -> bool:
     """Whether a file is what SQLite keeps beside a database, which a copy of that has in it."""
     ending = next((one for one in _LOGS if name.endswith(one)), None)
     return ending is not None and name.removesuffix(ending) in beside
-
-
-@contextlib.contextmanager
-def _staging(folder: Path) -> Generator[Path]:
-    """A folder for copies, beside what is copied, so that nobody else may read them."""
-    try:
-        held = lock(folder / _LOCK)
-    except OSError as error:
-        raise BackupError(f"{folder}: copies cannot be put there: {error.strerror}") from None
-    if held is None:
-        raise BackupError(f"another backup of {folder} is being taken")
-    with held:
-        # Of backups whose process was killed.
-        for left in folder.glob(f"{_STAGING}*"):
-            shutil.rmtree(left)
-        staging = folder / f"{_STAGING}{secrets.token_hex(4)}"
-        staging.mkdir(mode=0o700)
-        try:
-            yield staging
-        finally:
-            shutil.rmtree(staging)
 
 
 @contextlib.contextmanager
@@ -213,18 +194,3 @@ def _replacing(file: Path) -> Generator[None]:
         yield
     except BackupError:
         raise BackupError(f"{file} stands there and is no backup: it is not replaced") from None
-
-
-@contextlib.contextmanager
-def _opened(folder: Path) -> Generator[int]:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _sync(folder: Path) -> None:
-    """Let a new name survive a power cut."""
-    with _opened(folder) as descriptor:
-        os.fsync(descriptor)

@@ -61,9 +61,11 @@ def backup(
         return
     from letta_matrix.backup.contents import Source
     from letta_matrix.backup.taking import take
+    from letta_matrix.backup.unfinished import check_whole
     from letta_matrix.config import load_config
 
     path = config_path(config, data).absolute()
+    check_whole(path)
     source = Source(path, load_config(path))
     if with_servers and not source.is_stack:
         raise BadInput(f"{source.folder} is not the folder of an `up`: there are no servers in it")

@@ -113,18 +113,14 @@ class _Command:
 @asynccontextmanager
 async def _import(config: "Config", choices: dict[str, bool]) -> "AsyncGenerator[Importing]":
     """An import, while no bridge can be started. Raises StoreError."""
-    from letta_matrix.access.route import route_to
+    from letta_matrix.access.route import homeserver_of
     from letta_matrix.agents.migration.importing import importing
-    from letta_matrix.matrix.homeserver import Homeserver
-    from letta_matrix.matrix.pacing import Pacer
     from letta_matrix.store.agents import AgentDirectory
     from letta_matrix.store.database import Database, database_url
     from letta_matrix.store.passwords import PasswordStore
 
     database = Database(database_url(config.database.url, config.directory))
-    token = config.appservice.as_token.get_secret_value()
-    pacer = Pacer(config.conversations.edits_per_second)
-    homeserver = Homeserver(config.homeserver.url, token, pacer, route_to(config))
+    homeserver = homeserver_of(config)
     try:
         await database.open()
         directory = await AgentDirectory(database).load()

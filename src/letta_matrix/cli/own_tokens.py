@@ -8,16 +8,14 @@ from contextlib import asynccontextmanager
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.access.grants import label_of, lifetime_of, rooms_for, scopes_for
-from letta_matrix.access.route import route_to
+from letta_matrix.access.route import homeserver_of
 from letta_matrix.access.secrets import issue
 from letta_matrix.cli.database import called, open_existing
 from letta_matrix.cli.faults import BadInput, Failure
 from letta_matrix.common.program import typed
 from letta_matrix.config import Config
-from letta_matrix.config.types import secret_of
 from letta_matrix.matrix.errors import refusal
-from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
-from letta_matrix.matrix.pacing import Pacer
+from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.audit import AuditEntry, AuditStore, fingerprint
 from letta_matrix.store.database import HEAD, Database
@@ -142,11 +140,7 @@ async def _room_ids(config: Config, refs: Collection[str]) -> list[str]:
 
 
 async def _resolved(config: Config, aliases: Collection[str]) -> dict[str, str | None]:
-    token = config.appservice.as_token.get_secret_value()
-    earlier = secret_of(config.appservice.earlier_as_token)
-    homeserver = Homeserver(
-        config.homeserver.url, token, Pacer(1.0), route_to(config), earlier_token=earlier
-    )
+    homeserver = homeserver_of(config)
     bot = homeserver.acting_as(config.bot_user_id)
     try:
         async with asyncio.timeout(_HOMESERVER_TIMEOUT):

@@ -11,6 +11,7 @@ import typer
 
 from letta_matrix.cli.faults import BadInput, Failure
 from letta_matrix.cli.options import ConfigOption, DataOption, config_path, text_in
+from letta_matrix.common.private_files import write_private
 from letta_matrix.common.program import typed
 
 if TYPE_CHECKING:
@@ -51,12 +52,14 @@ def _begin(path: Path, settings: "Config", *, keeps: bool) -> None:
         again = typed(["rotate-tokens", "--finish"])
         raise BadInput(f"{path}: the tokens are being changed already; `{again}` ends that first")
     # Blank ones would count in the place of those that are written.
-    text = _EARLIER.sub("", text_in(path))
+    text, registration = _EARLIER.sub("", text_in(path)), path.parent / "registration.yaml"
+    new = {name: secrets.token_hex(32) for name in _NAMES}
     for name in _NAMES:
         old = getattr(settings.appservice, name).get_secret_value()
-        text = _with_another(path, text, name, old, keeps=keeps)
-    _write(path, text, registered=True)
-    registration = path.parent / "registration.yaml"
+        text = _with_another(path, text, name, (old, new[name]), keeps=keeps)
+    # Whoever is killed in between begins anew: the configuration says what is under way.
+    _register(registration, settings, new)
+    write_private(path, text)
     if not keeps:
         print(f"Wrote other tokens into {path} and {registration}. Start `up`.")
         return
@@ -73,13 +76,15 @@ def _finish(path: Path, settings: "Config") -> None:
     if settings.appservice.earlier_as_token is None:
         raise BadInput(f"{path}: there are no earlier tokens; without --finish other ones are made")
     asyncio.run(_check_known(settings))
-    _write(path, _EARLIER.sub("", text_in(path)), registered=False)
+    write_private(path, _EARLIER.sub("", text_in(path)))
     print(f"The homeserver uses the new tokens; {path} has the earlier ones no more.")
     print("Restart the bridge: until then it would still take them.")
 
 
-def _with_another(path: Path, text: str, name: str, old: str, *, keeps: bool) -> str:
-    """The text with another token, and the old one below it. Raises BadInput."""
+def _with_another(path: Path, text: str, name: str, tokens: tuple[str, str], *, keeps: bool) -> str:
+    """The text with the second of two tokens, and below it the first, which it has. Raises
+    BadInput."""
+    old, new = tokens
     line = re.compile(
         rf"^([ \t]*){name}:[ \t]*(['\"]?){re.escape(old)}\2[ \t]*(#.*)?$", re.MULTILINE
     )
@@ -89,21 +94,17 @@ def _with_another(path: Path, text: str, name: str, old: str, *, keeps: bool) ->
             "comes from the environment, it has to be changed there"
         )
     kept = r"\n\1earlier_" + name + r": \g<2>" + re.escape(old).replace("\\", "") + r"\g<2>"
-    return line.sub(rf"\1{name}: '{secrets.token_hex(32)}'" + (kept if keeps else ""), text)
+    return line.sub(rf"\1{name}: '{new}'" + (kept if keeps else ""), text)
 
 
-def _write(path: Path, text: str, *, registered: bool) -> None:
-    """Replace the configuration, and the registration where it is to follow."""
+def _register(path: Path, settings: "Config", tokens: dict[str, str]) -> None:
+    """Write a registration with other tokens."""
     import yaml
 
-    from letta_matrix.common.private_files import write_private
-    from letta_matrix.config import load_config
     from letta_matrix.stack.registration import registration
 
-    write_private(path, text)
-    if registered:
-        told = yaml.safe_dump(registration(load_config(path)), sort_keys=False)
-        write_private(path.parent / "registration.yaml", str(told))
+    told = registration(settings) | tokens
+    write_private(path, str(yaml.safe_dump(told, sort_keys=False)))
 
 
 async def _check_known(settings: "Config") -> None:
@@ -115,6 +116,7 @@ async def _check_known(settings: "Config") -> None:
     from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
     from letta_matrix.matrix.pacing import Pacer
 
+    # Without the earlier one, which would do as well.
     token = settings.appservice.as_token.get_secret_value()
     homeserver = Homeserver(settings.homeserver.url, token, Pacer(1.0), route_to(settings))
     try:

@@ -18,12 +18,15 @@ def run(config: ConfigOption = None) -> None:
     # What is imported stays: looking for garbage in it would be a fifth of a start's work.
     gc.disable()
     from letta_matrix.app import bridge
+    from letta_matrix.backup.unfinished import check_whole
     from letta_matrix.config import load_config
     from letta_matrix.config.original import replaced
     from letta_matrix.stack.data import check_folders
 
     gc.enable()
-    settings = load_config(config_path(config))
+    path = config_path(config)
+    check_whole(path)
+    settings = load_config(path)
     for line in replaced(os.environ):
         warn(line)
     if settings.agents.dev_mode:

@@ -50,6 +50,7 @@ def up(
     the agents' model; without one a demo model answers. Ctrl-C stops all; starting again
     keeps everything.
     """
+    from letta_matrix.backup.unfinished import check_whole
     from letta_matrix.stack.models import Wanted
     from letta_matrix.stack.up import Options
     from letta_matrix.stack.up import up as run_up
@@ -58,7 +59,9 @@ def up(
         warn(f"--model-api-key on the command line is seen by every user (`ps`); use {_KEY_PLACES}")
     base_url = without_password(model_base_url, f"use {_KEY_PLACES}")
     wanted = Wanted(base_url, _key(context, model_api_key, model_api_key_file), model)
-    options = Options(data=data_directory(data), port_offset=port_offset, wanted=wanted)
+    directory = data_directory(data)
+    check_whole(directory / "config.yaml")
+    options = Options(data=directory, port_offset=port_offset, wanted=wanted)
     asyncio.run(run_up(options, _say))
 
 

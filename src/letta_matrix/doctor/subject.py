@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from letta_matrix.access.route import route_to
+from letta_matrix.access.route import homeserver_of
 from letta_matrix.common.connections.socket_table import listeners
 from letta_matrix.common.json_fields import as_list, string_of
 from letta_matrix.common.lock_files import is_held
 from letta_matrix.common.loopback import is_loopback
 from letta_matrix.common.vitals import Trouble
 from letta_matrix.config import Config
-from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.stack.lock import LOCK
 from letta_matrix.store.agents import Agent, AgentDirectory
 from letta_matrix.store.database import Database, database_url
@@ -46,9 +44,7 @@ class Subject:
         is_ours = report is not None and self._is_ours(config.api.port)
         self.health = report if is_ours else None
         self.stranger = report is not None and not is_ours
-        service = config.appservice
-        token = service.as_token.get_secret_value()
-        self.homeserver = Homeserver(config.homeserver.url, token, Pacer(1), route_to(config))
+        self.homeserver = homeserver_of(config)
         self.well_known = f"https://{_host_of(config.homeserver.domain)}"
         """Where the server's name leads."""
 

@@ -51,14 +51,14 @@ async def forbid_as_in(database: Database, present: Database) -> int:
     it; those that it does not know do. Raises StoreUnavailable."""
     valid = await present.values(select(tokens.c.token_id).where(_VALID))
     kept = await present.values(select(approvals.c.key).where(_FOR_GOOD))
-    held = await present.values(select(portals.c.room_id).where(portals.c.held))
+    held = await present.rows(select(portals).where(portals.c.held))
     shut = or_(portal_contacts.c.stopped, portal_contacts.c.agent_id == BLOCKED)
     contacts = await present.rows(select(portal_contacts).where(shut))
     paused = await present.rows(select(room_settings).where(room_settings.c.paused))
-    statements: list[Executable] = [
-        _taken_back(kept),
-        update(portals).where(portals.c.room_id.in_(held)).values(held=True),
-    ]
+    statements: list[Executable] = [_taken_back(kept)]
+    # Also those that the backup does not know: learnt anew, they would not be held.
+    for row in held:
+        statements += replacing(portals, dict(row))
     for row in contacts:
         statements += replacing(portal_contacts, dict(row))
     for row in paused:

@@ -16,6 +16,7 @@ from letta_matrix.agents.server_help import ServerHelp, random_password
 from letta_matrix.common.json_fields import Json, mapping
 from letta_matrix.common.parts import part
 from letta_matrix.common.side_by_side import side_by_side
+from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.errors import refused_request
 from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.formatting import clean_text
@@ -37,6 +38,10 @@ from letta_matrix.store.agents import (
 
 T = TypeVar("T")
 _ALL_POWER = 100
+_GOODBYE = "goodbye"
+"""Key in the marker of what an old user says last."""
+_LAST = 10
+"""Events that are looked at for the last answer."""
 _AGAIN = "import again: it goes on where it was"
 
 
@@ -132,19 +137,23 @@ class Adopting:
 
     async def _answered_until(self, one: Adoption, ghost: Intent) -> float | None:
         """When anybody last wrote in a room for the agent; None where nobody has."""
-        old = [] if one.old is None else [one.old.user_id]
-        wanted = {"senders": [ghost.user_id, self._rules.bot, *old], "types": ["m.room.message"]}
+        senders = [ghost.user_id, self._rules.bot, *([one.before] if one.before else ())]
+        wanted = {"senders": senders, "types": ["m.room.message"]}
         eyes = await self._users.acting_as(one.helper) if one.helper else ghost
         try:
-            page = await eyes.messages(one.room_id, limit=1, filters=wanted)
+            page = await eyes.messages(one.room_id, limit=_LAST, filters=wanted)
         except MatrixRequestError as error:
             raise _Failed(refused_request(error)) from None
-        return max((Event(event).sent_at for event in page.events), default=None)
+        events = [Event(event) for event in page.events]
+        # Of an import that was cut off behind it: that answers nobody.
+        said = [one for one in events if _GOODBYE not in mapping(one.content.get(MARKER))]
+        return max((one.sent_at for one in said), default=None)
 
     async def _say_goodbye(self, one: Adoption, who: str) -> None:
         old = await self._users.acting_as(who)
         text = f"From here on {one.name} answers as {one.user_id}. I take my leave."
-        content: Json = {"msgtype": "m.notice", "body": text, "m.mentions": {}}
+        marker = {MARKER: {_GOODBYE: one.agent_id}}
+        content: Json = {"msgtype": "m.notice", "body": text, "m.mentions": {}, **marker}
         transaction = txn_id(one.agent_id, "goodbye", one.room_id)
         await old.send(one.room_id, "m.room.message", content, transaction, give_up_after=60)
         await old.leave(one.room_id)

@@ -1,5 +1,7 @@
 """Users that the original has made with other ids than their agents': acting as them once more."""
 
+import asyncio
+from collections import defaultdict
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -29,6 +31,7 @@ class OldUsers:
         self._bot = bot_user_id
         self._admin = admin
         self._tokens: dict[str, str] = {}
+        self._opening = defaultdict[str, asyncio.Lock](asyncio.Lock)
         self._limited = ""
 
     async def meet(self, one: OldMapping) -> OldUser:
@@ -49,8 +52,10 @@ class OldUsers:
         """What one of them does. Raises MatrixRequestError and HomeserverUnavailable."""
         if is_ours(who, self._bot):
             return self._homeserver.acting_as(who)
-        if who not in self._tokens and self._admin is not None:
-            self._tokens[who] = await self._admin.session_of(who)
+        # Several agents may have had one user, and each session is ended by its token.
+        async with self._opening[who]:
+            if who not in self._tokens and self._admin is not None:
+                self._tokens[who] = await self._admin.session_of(who)
         return Intent(self._homeserver.with_token(self._tokens[who]), who)
 
     async def close(self) -> None:

@@ -58,7 +58,8 @@ class Rules:
 @dataclass(frozen=True, slots=True)
 class Adoption:
     """One agent. `room_id` is "" where no room is taken over. `helper` is who in the room brings
-    it in and gives it power, "" for an admin of the homeserver."""
+    it in and gives it power, "" for an admin of the homeserver. `before` is who answered for it
+    until now, whether in the room still or not, "" where that cannot be told."""
 
     agent_id: str
     living: Living
@@ -70,6 +71,7 @@ class Adoption:
     sessions: int = 0
     steps: tuple[Step, ...] = ()
     notes: tuple[Note, ...] = ()
+    before: str = ""
 
     @property
     def name(self) -> str:
@@ -221,6 +223,7 @@ class _Planner:
             account.sessions,
             tuple(sorted(steps, key=lambda step: step.value)),
             tuple(notes),
+            next((old.user_id for old in self._old_users(one)), ""),
         )
 
     def _room(self, one: OldMapping) -> Room:

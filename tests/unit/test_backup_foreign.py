@@ -1,0 +1,94 @@
+"""Archives that somebody else has made: they do not say where on this machine something is
+written."""
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests import kept_bridge
+from tests.kept_bridge import restored, tree
+
+from letta_matrix.backup.archive import Manifest, writing
+from letta_matrix.backup.faults import BackupError
+from letta_matrix.backup.stored import schema_of
+
+bridge = kept_bridge.bridge
+NAMED = b"homeserver: {ca_file: %s}\n"
+
+Make = Callable[[Mapping[str, bytes], Manifest], Path]
+
+
+@pytest.fixture
+def manifest(bridge: Path) -> Manifest:
+    schema = schema_of(bridge.parent / "letta-matrix.db")
+    return Manifest("1", 1.0, schema, "letta-matrix.db", "letta-matrix.db", servers=False)
+
+
+@pytest.fixture
+def make(bridge: Path, tmp_path: Path) -> Make:
+    def make(files: Mapping[str, bytes], manifest: Manifest) -> Path:
+        database = (bridge.parent / "letta-matrix.db").read_bytes()
+        files = {"letta-matrix.db": database, "config.yaml": b"{}\n", **files}
+        with (tmp_path / "b").open("wb") as file, writing(file, manifest, None) as writer:
+            for name, content in files.items():
+                writer.add(name, io.BytesIO(content), len(content))
+        return tmp_path / "b"
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        (".ssh/authorized_keys", b"{}\n"),
+        (".ssh/authorized_keys", NAMED % b".ssh/authorized_keys"),
+        ("holiday.jpg", b"{}\n"),
+        ("certificates/other.pem", NAMED % b"certificates/own.pem"),
+        # Of servers, which are not in it as it says.
+        ("synapse/homeserver.yaml", b"{}\n"),
+        ("workspace", b"{}\n"),
+    ],
+)
+async def test_a_file_that_is_in_no_backup_is_not_laid(
+    make: Make, manifest: Manifest, tmp_path: Path, name: str, config: bytes
+) -> None:
+    file = make({name: b"whatever", "config.yaml": config}, manifest)
+    with pytest.raises(BackupError, match=f"{name}.*was not made by letta-matrix"):
+        await restored(file, tmp_path / "there/config.yaml")
+    assert tree(tmp_path / "there") == {}
+
+
+async def test_certificates_are_laid_where_the_configuration_has_them(
+    make: Make, manifest: Manifest, tmp_path: Path
+) -> None:
+    for configured in (b"certificates/own.pem", b"/etc/bridge/certificates/own.pem"):
+        files = {"config.yaml": NAMED % configured, "certificates/own.pem": b"certificates"}
+        file = make(files, manifest)
+        await restored(file, tmp_path / "there/config.yaml", replace=True)
+        laid = tmp_path / "there/certificates/own.pem"
+        assert laid.read_bytes() == b"certificates"
+        laid.unlink()
+
+
+@pytest.mark.parametrize(
+    "place",
+    [".ssh/authorized_keys", "config.yaml", "./registration.yaml", "synapse/b.db", "", "../b.db"],
+)
+async def test_the_database_takes_no_place_of_others(
+    make: Make, manifest: Manifest, tmp_path: Path, place: str
+) -> None:
+    with pytest.raises(BackupError, match="--database"):
+        await restored(make({}, replace(manifest, place=place)), tmp_path / "there/config.yaml")
+    assert tree(tmp_path / "there") == {}
+
+
+@pytest.mark.parametrize("servers", [True, False])
+async def test_the_database_is_no_server_s(
+    make: Make, manifest: Manifest, bridge: Path, tmp_path: Path, servers: bool
+) -> None:
+    content = (bridge.parent / "letta-matrix.db").read_bytes()
+    odd = replace(manifest, database="synapse/b.db", servers=servers)
+    with pytest.raises(BackupError, match="was not made by letta-matrix"):
+        await restored(make({"synapse/b.db": content}, odd), tmp_path / "there/config.yaml")
