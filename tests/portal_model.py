@@ -42,8 +42,7 @@ class Talks:
     words: dict[str, tuple[str, float]] = field(default_factory=dict[str, tuple[str, float]])
     """The word that a contact was told of last, and when."""
     asked: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
-    texts: list[str] = field(default_factory=list[str])
-    """Whom agents have written to first; the test's day is over before these are a day old."""
+    """When who was asked about, or written to by an agent first."""
     waiting: list[Waiting] = field(default_factory=list[Waiting])
 
     def agent_of(self, number: str) -> str:
@@ -84,7 +83,7 @@ class Talks:
 
     def has_room(self, more: Iterable[str]) -> bool:
         """Whether all of some messages are within the day's budgets."""
-        lately = [who for at, who in self.asked if at > self.now - DAY] + self.texts + [*more]
+        lately = [who for at, who in self.asked if at > self.now - DAY] + [*more]
         each = all(lately.count(number) <= CONTACT_PER_DAY for number in lately)
         return each and len(lately) <= PER_DAY
 

@@ -77,4 +77,6 @@ async def test_killed_while_a_text_is_sent(line: Bridges, phone: Gmessages, poin
     assert last == "again"
     noted = "SELECT outcome FROM audit WHERE tool = 'sms_send' ORDER BY seq DESC LIMIT 3"
     outcomes = [row[0] for row in line.rows(noted)]
-    assert outcomes == ["rate-limited", "ok", "ok"]
+    assert outcomes[:2] == ["rate-limited", "ok"]
+    # A call whose answer has arrived does not come again.
+    assert outcomes[2] == "ok" or point == "call's end not committed"

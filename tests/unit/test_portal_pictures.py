@@ -186,6 +186,32 @@ async def test_pictures_count_as_texts(stage: Stage, fake: FakeHomeserver) -> No
     assert len(fake.messages(PORTAL)) == 3
 
 
+@pytest.mark.parametrize("budget", ["contact_per_day", "per_day"])
+async def test_pictures_and_texts_share_a_day_also_after_a_crash(stage: Stage, budget: str) -> None:
+    changes: dict[str, Any] = {budget: 3}
+    line = await with_line(stage, **changes)
+    await texts_with(line)
+
+    async def text(transaction_id: str) -> Any:
+        arguments = {"number": NUMBER, "text": "hello", "transaction_id": transaction_id}
+        program = Principal("token:1", "agent-1", frozenset({Scope.WRITE}))
+        return await line.parts.toolbox.call(program, "sms_send", arguments, door="mcp")
+
+    audit = line.stores.audit
+    async with talking(line) as talk:
+        assert (await talk.send("r1")).ok
+        told = await text("t1")
+        assert "used up" in (await talk.send("r2")).text
+        calls = await eventually(lambda: audit.newest(3), lambda found: found[0].outcome)
+    # As where the bridge has died before it had stored that they went well, and one comes again.
+    for call in calls:
+        await audit.end(call.seq, "cancelled")
+    await line.again()
+    assert await text("t1") == told
+    with pytest.raises(ToolError, match="used up"):
+        await text("t2")
+
+
 async def test_the_same_call_sends_once(line: Stage, fake: FakeHomeserver) -> None:
     fake.forgetful = True
     fake.fail("PUT .*sms:test/send/", Fault(502, takes_effect=True))

@@ -1,7 +1,6 @@
 """Texts that agents begin: to whom, when, how often, and where the answer comes."""
 
 import asyncio
-import time
 from typing import Any
 
 import pytest
@@ -98,10 +97,11 @@ async def test_a_text_goes_out_as_one_and_is_noted(
     again = await send(line, "and again")
     assert bridge.begun == [NUMBER]
     assert again["room_id"] == PORTAL
-    noted = line.stores.audit.calls_since
-    assert await eventually(
-        lambda: noted(0, "sms_send", [PORTAL], time.time()), lambda many: many == 2
-    )
+    newest = line.stores.audit.newest
+    noted = await eventually(lambda: newest(2), lambda found: all(one.outcome for one in found))
+    assert [(one.tool, one.outcome, one.room_id) for one in noted] == [
+        ("sms_send", "ok", PORTAL)
+    ] * 2
 
 
 async def test_a_long_text_is_numbered(stage: Stage, bridge: Played, fake: FakeHomeserver) -> None:
@@ -159,6 +159,17 @@ async def test_texts_that_are_begun_count(stage: Stage, bridge: Played) -> None:
     once = {"transaction_id": "again"}
     for _ in range(2):
         assert "used up" in str(await refusal(line, **once))
+
+
+async def test_a_call_that_was_refused_at_first_counts_when_it_comes_again(
+    stage: Stage, bridge: Played
+) -> None:
+    line = await line_of(stage, bridge, contact_per_day=1)
+    bridge.fault = ProvisioningFault("the bridge cannot be reached", Refusal.UNAVAILABLE)
+    assert (await refusal(line, transaction_id="t1")).fault is Why.UNAVAILABLE
+    bridge.fault = None
+    await send(line, transaction_id="t1")
+    assert "used up" in str(await refusal(line))
 
 
 async def test_what_is_under_way_counts(stage: Stage, bridge: Played, fake: FakeHomeserver) -> None:

@@ -278,9 +278,8 @@ async def test_a_question_that_cannot_be_waited_for_is_closed(
 
 
 async def test_who_answers_before_we_listen_is_heard(
-    toolbox: Toolbox, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+    toolbox: Toolbox, fake: FakeHomeserver, clock: Clock
 ) -> None:
-    monkeypatch.setattr(asking, "_LATE", 0.0)
     fake.fail("GET .*/joined_rooms", *[Failure(200, {"joined_rooms": [ROOM]})] * 4)
     fake.fail("GET .*/m.room.tombstone", *[Failure(404, {"errcode": "M_NOT_FOUND"})] * 4)
     looked = fake.hold("GET .*/event/")
@@ -291,6 +290,7 @@ async def test_who_answers_before_we_listen_is_heard(
     (question,) = fake.messages(ROOM)
     tap = reaction(question["event_id"], "2️⃣", ROOM)
     fake.events[ROOM].append({**tap, "origin_server_ts": question["origin_server_ts"]})
+    clock.advance(asking._LATE + 0.1)
     looked.set()
     assert (await asked)["answer"] == "coffee"
 

@@ -113,7 +113,7 @@ class App:
         portals = self.portals = PortalPolicy(config.bridges, stores.portals, *known, clock.now)
         self.takeovers = Takeovers(portals, bot.user_id)
         self.opt_outs = OptOuts(portals)
-        budget = DayBudget(portals, turns, audit, clock.now)
+        budget = DayBudget(portals, turns, stores.sent, clock.now)
         line = self.phone_line = PhoneLine(config, stores, homeserver, portals, budget)
         lookout = self.lookout = Lookout(portals, homeserver, rooms, conversations)
 

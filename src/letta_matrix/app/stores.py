@@ -16,6 +16,7 @@ from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.passwords import PasswordStore
 from letta_matrix.store.portals import PortalBook
 from letta_matrix.store.rooms import Rooms
+from letta_matrix.store.sent import SentBook
 from letta_matrix.store.speech import SpeechStore
 from letta_matrix.store.tokens import TokenStore
 from letta_matrix.store.turn_history import TurnHistory
@@ -39,6 +40,7 @@ class Stores:
         self.rooms = Rooms(self.database, changes)
         self.speech = SpeechStore(self.database)
         self.portals = PortalBook(self.database, changes)
+        self.sent = SentBook(self.database)
         self.meta = Meta(self.database)
         self.passwords = PasswordStore(self.database)
         self.tokens = TokenStore(self.database, Database(url))
@@ -51,6 +53,7 @@ class Stores:
         await self.conversations.load()
         await self.rooms.load()
         await self.portals.load()
+        await self.sent.load()
         await self.speech.load()
         await self.approvals.load()
 

@@ -2,13 +2,12 @@
 pictures that agents have sent by tools."""
 
 import asyncio
-import time
 from collections.abc import Callable, Collection
 from enum import Enum
 
 from letta_matrix.portals.policy import PortalPolicy
-from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.portals import Portal
+from letta_matrix.store.sent import Sent, SentBook
 from letta_matrix.store.turns import Turn, TurnStatus, TurnStore
 
 TEXT, PICTURE = "sms_send", "portal_send_image"
@@ -27,16 +26,14 @@ class DayBudget:
     `now` is what time it is where messages are dated."""
 
     def __init__(
-        self, policy: PortalPolicy, turns: TurnStore, audit: AuditStore, now: Callable[[], float]
+        self, policy: PortalPolicy, turns: TurnStore, sent: SentBook, now: Callable[[], float]
     ) -> None:
         self._policy = policy
         self._turns = turns
-        self._audit = audit
+        self._sent = sent
         self._now = now
         self._deciding = asyncio.Lock()
         self._asking = dict[str, Turn]()
-        self._began = time.time()
-        self._texts = dict[str, tuple[float, str]]()
 
     async def ask(self, turn: Turn, portal: Portal) -> Spent | None:
         """Count a question that is to be asked now; what is used up if there is no room for it,
@@ -47,16 +44,18 @@ class DayBudget:
                 self._asking[turn.turn_id] = turn
             return spent
 
-    async def text(self, portal: Portal, key: str, *, again: bool) -> Spent | None:
-        """Count what an agent sends by a tool, in the same way; one that is tried `again` has the
-        same `key`, and counts once."""
+    async def text(self, portal: Portal, key: str) -> Spent | None:
+        """Count what an agent is about to send by a tool, in the same way; one that is tried again
+        has the same `key`, and counts once. Raises StoreUnavailable."""
         async with self._deciding:
+            now = self._now()
+            if key in self._sent.since(now - _DAY):
+                return None
             contact = next(iter(self._policy.contacts_in(portal)), "")
-            spent = None if key in self._texts else await self._spent(portal, contact)
-            # What an earlier process began is noted as of then.
-            if spent is None and (not again or key in self._texts):
-                # Whatever becomes of it: some of it may go out.
-                self._texts[key] = time.time(), portal.room_id
+            spent = await self._spent(portal, contact)
+            if spent is None:
+                # Before it goes out, and whatever becomes of it: some of it may.
+                await self._sent.note(key, Sent(now, portal.room_id), forget=now - _DAY)
             return spent
 
     async def _spent(self, portal: Portal, contact: str) -> Spent | None:
@@ -91,11 +90,6 @@ class DayBudget:
         used = await self._turns.asked_since(
             since, asked_in, sender=sender, without=[one.turn_id for one in asking]
         )
-        # Texts are noted by our own clock.
-        lately = time.time() - _DAY
-        for tool in (TEXT, PICTURE):
-            used += await self._audit.calls_since(lately, tool, begun_in, self._began)
-        self._texts = {key: one for key, one in self._texts.items() if one[0] > lately}
-        used += sum(room in begun_in for _, room in self._texts.values())
+        used += sum(one.room_id in begun_in for one in self._sent.since(since).values())
         theirs = (one for one in asking if one.room_id in asked_in)
         return used + sum(sender in ("", one.sender) and one.sent_at > since for one in theirs)

@@ -3,10 +3,10 @@
 import hashlib
 import json
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, delete, select, update
 from sqlalchemy.exc import IntegrityError
 
 from letta_matrix.store.database import Database
@@ -85,19 +85,6 @@ class AuditStore:
         if before is not None:
             query = query.where(audit.c.seq < before)
         return await self._database.records(AuditEntry, query)
-
-    async def calls_since(
-        self, since: float, tool: str, rooms: Collection[str], until: float
-    ) -> int:
-        """How many calls of a tool went well in some rooms between two times (Unix)."""
-        went_well = (
-            (audit.c.at > since)
-            & (audit.c.at <= until)
-            & (audit.c.tool == tool)
-            & (audit.c.outcome == "ok")
-        )
-        query = select(func.count()).where(went_well, audit.c.room_id.in_(list(rooms)))
-        return await self._database.value(query) or 0
 
     async def prune(self, days: float) -> None:
         """Forget what is older; a few at a time, so that others get at the database."""

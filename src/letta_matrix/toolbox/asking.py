@@ -13,6 +13,7 @@ from pydantic import Field
 
 from letta_matrix.access.faults import ToolError
 from letta_matrix.access.principal import Scope
+from letta_matrix.common import clock
 from letta_matrix.common.tasks import Tasks
 from letta_matrix.matrix.content import BESIDE, edit_content, text_content, thread_relation
 from letta_matrix.matrix.events import Event
@@ -142,7 +143,7 @@ class AskingPeople:
             place = place._replace(room_id=room_id)
             if place.thread_id and place != caller.place:
                 await existing(caller, room_id, place.thread_id)
-            started = time.time()
+            started = clock.now()
             event_id, known = await self._ask(caller, place, params)
         # Elsewhere nobody in particular is spoken with.
         speaker = caller.speaker if place == caller.place else ""
@@ -153,7 +154,7 @@ class AskingPeople:
             asked_at = Event(await caller.intent.event(room_id, event_id)).sent_ms
             question = asked.question = replace(question, asked_at=asked_at)
             # Whoever was quick may have answered before we listen.
-            look = known or time.time() - started > _LATE
+            look = known or clock.now() - started > _LATE
             if look:
                 since = caller.intent.homeserver.clock.now() - asked_at / 1000
                 deadline = min(deadline, time.time() - since + params.timeout_seconds)
