@@ -164,7 +164,7 @@ class Lookout:
             portal = replace(portal, held=portal.held or old.held)
             for agent_id in self._conversations.agents_in(old.room_id):
                 await self._conversations.move(agent_id, old.room_id, portal.room_id)
-            await book.replace(old, portal.room_id)
+            await book.replace(old, portal)
             log.info("a portal was made again", room=portal.room_id, before=old.room_id)
         if portal != known:
             log.info("a portal", room=portal.room_id, bridge=portal.name, protocol=portal.protocol)
