@@ -3,7 +3,7 @@ again."""
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tests.builders import message
 from tests.fake_homeserver import FakeHomeserver
+from tests.restore_kit import Restored
 from tests.scripts import DONE, until
 from tests.stage import Stage
 from tests.waiting import eventually
@@ -32,41 +33,6 @@ from letta_matrix.store.turns import turn_id_of
 ROOM = "!1:test"
 
 
-class Restored:
-    """A stage whose database is backed up and put back. `begun` are the messages that an agent
-    has begun to answer, as often as it did."""
-
-    def __init__(self, stage: Stage, file: Path) -> None:
-        self.stage, self._file = stage, file
-        self._copy = file.with_name("backup.db")
-        self._taken = 0.0
-        self.begun: list[str] = []
-        self.answer: Callable[[TurnRequest], Iterable[TurnEvent | float]] = echo
-        stage.runtime.script = self._script
-
-    def _script(self, request: TurnRequest) -> Iterable[TurnEvent | float]:
-        self.begun.append(request.text)
-        return self.answer(request)
-
-    def take(self) -> None:
-        copy_database(self._file, self._copy)
-        self._taken = time.time()
-
-    async def put_back(self) -> None:
-        """Put it back, and start the next process."""
-        await self.stage.close()
-        gap = Gap(self._taken, time.time() + 1)
-        how = {"same_moment": True, "keeps_tokens": True}
-        await asyncio.to_thread(prepare, self._copy, None, gap, **how)
-        for suffix in ("-wal", "-shm"):
-            self._file.with_name(self._file.name + suffix).unlink(missing_ok=True)
-        self._copy.replace(self._file)
-        await self.stage.open()
-        await self.stage.dispatcher.recover()
-        await self.stage.parts.catch_up.run()
-        await self.stage.idle()
-
-
 @pytest.fixture
 async def restored(fake: FakeHomeserver, database_file: Path) -> AsyncGenerator[Restored]:
     stage = Stage(fake, database_file)
@@ -75,12 +41,6 @@ async def restored(fake: FakeHomeserver, database_file: Path) -> AsyncGenerator[
     await stage.parts.catch_up.run()
     yield Restored(stage, database_file)
     await stage.close()
-
-
-async def _arrives(restored: Restored, fake: FakeHomeserver, *events: dict[str, Any]) -> None:
-    """Messages reach the homeserver, and then us."""
-    fake.events.setdefault(ROOM, []).extend(events)
-    await restored.stage.admit(*events)
 
 
 async def test_what_was_answered_since_is_not_answered_again_and_the_rest_is(
@@ -95,13 +55,13 @@ async def test_what_was_answered_since_is_not_answered_again_and_the_rest_is(
         yield from echo(request)
 
     restored.answer = slow
-    await _arrives(restored, fake, message("begun"), message("waits"))
+    await restored.arrives(ROOM, message("begun"), message("waits"))
     await eventually(lambda: restored.begun == ["begun"])
     restored.take()
     goes_on.set()
-    await _arrives(restored, fake, message("new"))
+    await restored.arrives(ROOM, message("new"))
     await restored.stage.idle()
-    await _arrives(restored, fake, message("newer"))
+    await restored.arrives(ROOM, message("newer"))
     await restored.stage.idle()
     missed = message("missed")
     fake.events[ROOM].append(missed)
@@ -130,7 +90,7 @@ async def test_a_reply_that_was_only_begun_since_is_completed(
 
     restored.take()
     restored.answer = cut_off
-    await _arrives(restored, fake, message("tell me"))
+    await restored.arrives(ROOM, message("tell me"))
     await eventually(lambda: fake.messages(ROOM)[1:])
     restored.answer = whole
     await restored.put_back()
@@ -154,13 +114,13 @@ async def test_a_file_and_words_that_were_answered_together_are_not_answered_aga
         yield from echo(request)
 
     restored.answer = slow
-    await _arrives(restored, fake, message("first of all"))
+    await restored.arrives(ROOM, message("first of all"))
     await eventually(lambda: restored.begun)
     if not waited:
         restored.take()
     file = message("notes.pdf", msgtype="m.file", url="mxc://test/notes")
     file["content"] |= {"msgtype": "m.file", "url": "mxc://test/notes"}
-    await _arrives(restored, fake, file, message("what does it say?"))
+    await restored.arrives(ROOM, file, message("what does it say?"))
     if waited:
         restored.take()
     goes_on.set()
@@ -187,7 +147,7 @@ async def test_a_command_and_words_unasked_are_not_repeated(
 ) -> None:
     await _heard(restored.stage)
     restored.take()
-    await _arrives(restored, fake, message("!whoami"))
+    await restored.arrives(ROOM, message("!whoami"))
     await restored.stage.idle()
     restored.stage.runtime.say("agent-1", "by the way")
     await _heard(restored.stage)

@@ -7,7 +7,7 @@ looked for there before it is run.
 
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,14 +62,17 @@ class RestoreGap:
         self._is_known = False
         self._said: dict[tuple[str, str], _Said] = {}
 
-    async def has_answer(self, turn: Turn) -> bool:
-        """Whether a turn came to its end then. Raises HomeserverUnavailable, StoreUnavailable."""
-        return turn.turn_id in (await self._about(turn)).ended
+    async def has_answer(self, turn: Turn) -> bool | None:
+        """Whether a turn came to its end then; None where none of us may look. Raises
+        HomeserverUnavailable, StoreUnavailable."""
+        said = await self._about(turn)
+        return None if said is None else turn.turn_id in said.ended
 
     async def take_over(self, turn: Turn) -> bool:
         """Let the reply to a turn go on in the messages that it had begun then; whether there are
         any. Raises as `has_answer`."""
-        messages = (await self._about(turn)).messages
+        said = await self._about(turn) or _Said()
+        messages = said.messages
         known = await self._outbox.of_turn(turn.turn_id) if messages else []
         events = ReplyEvents(turn, "", known)
         begun = list[OutboxEntry]()
@@ -85,7 +88,7 @@ class RestoreGap:
             await self._outbox.freeze(new)
         return bool(begun)
 
-    async def _about(self, turn: Turn) -> _Said:
+    async def _about(self, turn: Turn) -> _Said | None:
         if not self._is_known:
             self._gap, self._is_known = await self._look(), True
         # What agents say unasked is dated by when it is noticed.
@@ -103,42 +106,58 @@ class RestoreGap:
         self._outbox.unsure_until = gap.until
         return gap
 
-    async def _said_in(self, turn: Turn, gap: Gap) -> _Said:
-        """What we said in a room, as whoever answers there sees it."""
+    async def _said_in(self, turn: Turn, gap: Gap) -> _Said | None:
+        """What we said in a room, as one of us sees it who is there: not the turn's agent where a
+        line speaks for it."""
         agent = self._directory.get(turn.agent_id)
         ours = ours_in(turn.room_id, self._directory, self._rooms)
-        senders = [*([agent.user_id] if agent is not None else []), *ours, self._bot.user_id]
-        key = turn.room_id, senders[0]
+        answering = [agent.user_id] if agent is not None else []
+        key = turn.room_id, turn.agent_id
         if key in self._said:
             return self._said[key]
-        since, filters = gap.since - _MARGIN, {"senders": sorted(set(senders))}
-        said = list[Mapping[str, Any]]()
-        try:
-            async for page in pages_back(
-                turn.room_id, self._bot.acting_as(senders[0]), filters, since
-            ):
-                said += page.events
-        except MatrixRequestError as error:
-            log.info("not known what was answered", room=turn.room_id, reason=str(error))
-            return _Said()
-        messages = {str(Event(one).marker.get("txn")): one for one in said}
-        self._said[key] = _Said(ended_in(said), messages)
-        return self._said[key]
+        there = [one for one in answering if one in ours]
+        senders = list(dict.fromkeys([*there, *ours, *answering, self._bot.user_id]))
+        for looker in senders:
+            try:
+                said = await self._read(turn.room_id, looker, senders, gap.since - _MARGIN)
+            except MatrixRequestError as error:
+                log.info("one of us may not look", room=turn.room_id, reason=str(error))
+                continue
+            messages = {str(Event(one).marker.get("txn")): one for one in said}
+            self._said[key] = _Said(ended_in(said), messages)
+            return self._said[key]
+        log.warning("not known what was answered", room=turn.room_id)
+        return None
+
+    async def _read(
+        self, room_id: str, looker: str, senders: Sequence[str], since: float
+    ) -> list[Mapping[str, Any]]:
+        """Events of ours in a room since a time, the newest first. Raises MatrixRequestError."""
+        said, filters = list[Mapping[str, Any]](), {"senders": sorted(senders)}
+        async for page in pages_back(room_id, self._bot.acting_as(looker), filters, since):
+            said += page.events
+        return said
 
 
 @part
 class UnlessAnswered:
     """Runs turns by another runner, but for those that were answered in the gap; those that were
-    only begun go on where they were."""
+    only begun go on where they were. Messages of which that is not known go to `_unclear`: to
+    answer them again could be worse than not to."""
 
     _runner: Runner
+    _unclear: Runner
     _gap: RestoreGap
     _turns: TurnStore
     _approvals: Approvals
 
     async def run(self, turn: Turn, *, recovered: bool) -> None:
         """See `Runner`."""
-        if await self._gap.has_answer(turn):
+        is_answered = await self._gap.has_answer(turn)
+        if is_answered is None and turn.kind is TurnKind.MESSAGE:
+            await self._unclear.run(turn, recovered=recovered)
+            return
+        if is_answered:
             log.info("answered before the database was put back", turn=turn.turn_id)
             await self._approvals.ended(turn)
             await self._turns.finish(turn, Outcome.ANSWERED)
