@@ -19,9 +19,9 @@ from tests.waiting import eventually
 from letta_matrix.backup.copies import copy_database
 from letta_matrix.backup.stored import Ended, prepare
 from letta_matrix.conversations.answered import ended_in
-from letta_matrix.matrix.content import ALSO, BESIDE, LIVE, MARKER
+from letta_matrix.matrix.content import ALSO, BESIDE, LIVE, MARKER, OPEN
 from letta_matrix.runtimes.memory import echo
-from letta_matrix.runtimes.protocol import TextDelta, TurnEvent, TurnRequest
+from letta_matrix.runtimes.protocol import ApprovalRequested, TextDelta, TurnEvent, TurnRequest
 from letta_matrix.store.database import Database, database_url
 from letta_matrix.store.meta import Meta
 from letta_matrix.store.portals import BLOCKED, Contact, Portal, PortalBook
@@ -100,6 +100,23 @@ async def test_a_reply_that_was_only_begun_since_is_completed(
     assert last["m.relates_to"] == {"rel_type": "m.replace", "event_id": told[1]["event_id"]}
     assert last["m.new_content"]["body"].endswith("and this is its end.")
     assert LIVE not in last["m.new_content"]
+
+
+async def test_a_reply_that_waits_for_an_approval_is_not_taken_for_whole(
+    restored: Restored, fake: FakeHomeserver
+) -> None:
+    def asks(_: TurnRequest) -> Iterable[TurnEvent | float]:
+        yield TextDelta("0", "I look at your files first, if I may.")
+        yield ApprovalRequested("a-1", "Bash", {"command": "ls"})
+
+    restored.take()
+    restored.answer = asks
+    await restored.arrives(ROOM, message("what is in there?"))
+    await eventually(lambda: fake.messages(ROOM)[2:])
+    restored.answer = echo
+    await restored.put_back()
+    assert restored.begun == ["what is in there?"] * 2
+    assert any("echo: what is in there?" in body for body in fake.bodies(ROOM))
 
 
 @pytest.mark.parametrize("waited", [False, True])
@@ -181,6 +198,11 @@ def test_what_grows_or_stands_beside_ends_nothing() -> None:
     # Of two parts one still grows.
     first = said("$4", {"in_reply_to": "$d"})
     assert ended_in([begun, first]) == set()
+    # A question that waits for its answer, or tools that run, stand below what was said.
+    beside = {"in_reply_to": "$e", BESIDE: "approval"}
+    before, asks = said("$6", {"in_reply_to": "$e"}), said("$7", {**beside, OPEN: True})
+    assert ended_in([asks, before]) == set()
+    assert ended_in([edit("$7", beside, **{MARKER: beside}), asks, before]) == {"$e"}
     bundled = begun | {"unsigned": {"m.relations": {"m.replace": edit("$3", {})}}}
     assert ended_in([bundled, first]) == {"$d"}
 
