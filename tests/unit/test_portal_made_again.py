@@ -1,9 +1,13 @@
-"""A bridge makes another room for a talk, and the database fails anywhere in that."""
+"""A bridge makes another room for a talk, and the database fails anywhere in that; what is learnt
+while a room is looked at."""
+
+import asyncio
 
 import pytest
 from sqlalchemy import Executable
-from tests.portal_kit import with_bridge
+from tests.portal_kit import AGENT, BOT, LINE, PORTAL, with_bridge
 from tests.stage import Stage
+from tests.waiting import settled
 
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.portals import Portal, PortalBook
@@ -44,3 +48,26 @@ async def test_who_is_left_alone_stays_so_whatever_is_written(
         assert told == (True, UNTIL, True), fails_at
     assert failed
     assert len(failed) < MOST_WRITES
+
+
+async def test_what_comes_while_two_of_us_look_is_looked_at(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridged = await with_bridge(stage)
+    lookout, looked, release = bridged.parts.lookout, list[str](), asyncio.Event()
+
+    async def look(_: str, user_id: str) -> None:
+        looked.append(user_id)
+        await release.wait()
+
+    monkeypatch.setattr(lookout, "_look", look)
+    first = asyncio.create_task(lookout.look(PORTAL, LINE))
+    await settled()
+    news = {"type": "m.room.name", "state_key": "", "sender": BOT, "room_id": PORTAL}
+    await lookout.heard(news)
+    second = asyncio.create_task(lookout.look(PORTAL, AGENT))
+    await settled(second)
+    release.set()
+    await asyncio.gather(first, second)
+    # What the first has read is old: it reads anew.
+    assert looked == [LINE, LINE, AGENT]
