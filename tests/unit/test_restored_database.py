@@ -19,6 +19,7 @@ from tests.waiting import eventually
 from letta_matrix.backup.copies import copy_database
 from letta_matrix.backup.stored import Ended, prepare
 from letta_matrix.conversations.answered import ended_in
+from letta_matrix.conversations.gap import RestoreGap
 from letta_matrix.matrix.content import ALSO, BESIDE, LIVE, MARKER, OPEN
 from letta_matrix.runtimes.memory import echo
 from letta_matrix.runtimes.protocol import ApprovalRequested, TextDelta, TurnEvent, TurnRequest
@@ -205,6 +206,37 @@ def test_what_grows_or_stands_beside_ends_nothing() -> None:
     assert ended_in([edit("$7", beside, **{MARKER: beside}), asks, before]) == {"$e"}
     bundled = begun | {"unsigned": {"m.relations": {"m.replace": edit("$3", {})}}}
     assert ended_in([bundled, first]) == {"$d"}
+
+
+async def test_of_a_room_only_what_was_begun_is_kept(
+    restored: Restored, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begins(_: TurnRequest) -> Iterable[TurnEvent | float]:
+        yield TextDelta("0", "This is the beginning of a longer answer, ")
+        yield from until(asyncio.Event())
+
+    restored.take()
+    await restored.arrives(ROOM, message("one"), message("two"))
+    await restored.stage.idle()
+    restored.answer = begins
+    await restored.arrives(ROOM, message("three"))
+    shown = await eventually(lambda: fake.messages(ROOM)[5:])
+    restored.answer = echo
+    await restored.put_back()
+    parts = restored.stage.parts
+    directory, rooms, stores = parts.stores.directory, parts.stores.rooms, parts.stores
+    bot = parts.homeserver.acting_as(restored.stage.config.bot_user_id)
+    # As it looks once more, before this turn has come to its end.
+    fake.events[ROOM] = fake.events[ROOM][: fake.events[ROOM].index(shown[0]) + 1]
+    gap = RestoreGap(bot, directory, rooms, stores.meta, stores.outbox)
+    turn = next(one for one in await stores.turns.newest(1) if one.prompt == "three")
+    assert await gap.has_answer(turn) is False
+    (kept,) = gap._said.values()
+    assert [one.event_id for one in kept.begun.values()] == [shown[0]["event_id"]]
+    later = time.time() + 8 * 86_400
+    monkeypatch.setattr("letta_matrix.conversations.gap.time.time", lambda: later)
+    assert not await gap.has_answer(turn)
+    assert gap._said == {}
 
 
 def _token(token_id: str) -> AccessToken:

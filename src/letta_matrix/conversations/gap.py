@@ -7,9 +7,9 @@ looked for there before it is run.
 
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from mautrix.errors import MatrixRequestError
@@ -22,6 +22,7 @@ from letta_matrix.conversations.audience import ours_in
 from letta_matrix.conversations.catch_up import pages_back
 from letta_matrix.conversations.reply_events import ReplyEvents
 from letta_matrix.conversations.turn_queues import Runner
+from letta_matrix.matrix.content import BESIDE
 from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import AgentDirectory
@@ -39,12 +40,20 @@ _LASTS = 7 * 86_400.0
 """Seconds after which nothing is looked for any more: who was away longer has missed more."""
 
 
+class _Begun(NamedTuple):
+    """A message of ours as it first appeared."""
+
+    sender: str
+    event_id: str
+    content: Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """What a room has of those turns: which ended, and our messages by their txn ids."""
+    """What a room has of those turns: which ended, and the messages of others by their txn ids."""
 
     ended: set[str] = field(default_factory=set[str])
-    messages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    begun: Mapping[str, _Begun] = field(default_factory=dict[str, _Begun])
 
 
 @part
@@ -72,16 +81,15 @@ class RestoreGap:
         """Let the reply to a turn go on in the messages that it had begun then; whether there are
         any. Raises as `has_answer`."""
         said = await self._about(turn) or _Said()
-        messages = said.messages
-        known = await self._outbox.of_turn(turn.turn_id) if messages else []
+        known = await self._outbox.of_turn(turn.turn_id) if said.begun else []
         events = ReplyEvents(turn, "", known)
         begun = list[OutboxEntry]()
         for number in itertools.count():
             cause = events.txn("message", number)
-            if (event := messages.get(cause)) is None:
+            if (shown := said.begun.get(cause)) is None:
                 break
-            entry = events.entry(OutboxKind.MESSAGE, number, cause, mapping(event.get("content")))
-            entry.sender, entry.event_id = str(event.get("sender")), str(event.get("event_id"))
+            entry = events.entry(OutboxKind.MESSAGE, number, cause, shown.content)
+            entry.sender, entry.event_id = shown.sender, shown.event_id
             begun.append(entry)
         stored = {entry.txn_id for entry in known}
         if new := [entry for entry in begun if entry.txn_id not in stored]:
@@ -91,6 +99,9 @@ class RestoreGap:
     async def _about(self, turn: Turn) -> _Said | None:
         if not self._is_known:
             self._gap, self._is_known = await self._look(), True
+        if self._gap is not None and _is_over(self._gap):
+            self._gap = None
+            self._said.clear()
         # What agents say unasked is dated by when it is noticed.
         if self._gap is None or (
             turn.kind is not TurnKind.SPEECH and turn.sent_at > self._gap.until
@@ -100,7 +111,7 @@ class RestoreGap:
 
     async def _look(self) -> Gap | None:
         gap = await gap_of(self._meta)
-        if gap is None or time.time() > gap.until + _LASTS:
+        if gap is None or _is_over(gap):
             return None
         # Of what was only begun then, the rest is sent, and nothing twice.
         self._outbox.unsure_until = gap.until
@@ -123,8 +134,8 @@ class RestoreGap:
             except MatrixRequestError as error:
                 log.info("one of us may not look", room=turn.room_id, reason=str(error))
                 continue
-            messages = {str(Event(one).marker.get("txn")): one for one in said}
-            self._said[key] = _Said(ended_in(said), messages)
+            ended = ended_in(said)
+            self._said[key] = _Said(ended, _begun_in(said, ended))
             return self._said[key]
         log.warning("not known what was answered", room=turn.room_id)
         return None
@@ -137,6 +148,29 @@ class RestoreGap:
         async for page in pages_back(room_id, self._bot.acting_as(looker), filters, since):
             said += page.events
         return said
+
+
+def _is_over(gap: Gap) -> bool:
+    return time.time() > gap.until + _LASTS
+
+
+def _begun_in(said: Iterable[Mapping[str, Any]], ended: Collection[str]) -> dict[str, _Begun]:
+    """The messages of turns that have not ended, without their edits: of others there may be
+    many, and these are kept."""
+    begun: dict[str, _Begun] = {}
+    for raw in said:
+        event = Event(raw)
+        is_message = not event.is_edit and BESIDE not in event.marker
+        turn_id, txn = event.marker.get("turn_id"), event.marker.get("txn")
+        if (
+            isinstance(turn_id, str)
+            and turn_id not in ended
+            and is_message
+            and isinstance(txn, str)
+        ):
+            event_id, content = str(raw.get("event_id")), mapping(raw.get("content"))
+            begun[txn] = _Begun(str(raw.get("sender")), event_id, content)
+    return begun
 
 
 @part
