@@ -160,14 +160,9 @@ def _begun_in(said: Iterable[Mapping[str, Any]], ended: Collection[str]) -> dict
     begun: dict[str, _Begun] = {}
     for raw in said:
         event = Event(raw)
-        is_message = not event.is_edit and BESIDE not in event.marker
         turn_id, txn = event.marker.get("turn_id"), event.marker.get("txn")
-        if (
-            isinstance(turn_id, str)
-            and turn_id not in ended
-            and is_message
-            and isinstance(txn, str)
-        ):
+        is_reply = isinstance(turn_id, str) and not event.is_edit and BESIDE not in event.marker
+        if is_reply and turn_id not in ended and isinstance(txn, str):
             event_id, content = str(raw.get("event_id")), mapping(raw.get("content"))
             begun[txn] = _Begun(str(raw.get("sender")), event_id, content)
     return begun
