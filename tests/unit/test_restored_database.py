@@ -103,21 +103,31 @@ async def test_a_reply_that_was_only_begun_since_is_completed(
     assert LIVE not in last["m.new_content"]
 
 
+@pytest.mark.parametrize("grows", [False, True])
 async def test_a_reply_that_waits_for_an_approval_is_not_taken_for_whole(
-    restored: Restored, fake: FakeHomeserver
+    restored: Restored, fake: FakeHomeserver, grows: bool
 ) -> None:
+    has_begun = asyncio.Event()
+    if not grows:
+        has_begun.set()
+
     def asks(_: TurnRequest) -> Iterable[TurnEvent | float]:
-        yield TextDelta("0", "I look at your files first, if I may.")
+        yield TextDelta("0", "I look at your files first, ")
+        yield from until(has_begun)
+        yield TextDelta("0", "if I may.")
         yield ApprovalRequested("a-1", "Bash", {"command": "ls"})
 
     restored.take()
     restored.answer = asks
     await restored.arrives(ROOM, message("what is in there?"))
+    if grows:
+        await eventually(lambda: fake.messages(ROOM)[1:])
+        has_begun.set()
     await eventually(lambda: any("May I run" in body for body in fake.bodies(ROOM)))
     restored.answer = echo
     await restored.put_back()
     assert restored.begun == ["what is in there?"] * 2
-    assert any("echo: what is in there?" in body for body in fake.bodies(ROOM))
+    assert fake.bodies(ROOM)[-1] == "echo: what is in there?"
 
 
 @pytest.mark.parametrize("waited", [False, True])

@@ -22,8 +22,8 @@ from letta_matrix.conversations.audience import ours_in
 from letta_matrix.conversations.catch_up import pages_back
 from letta_matrix.conversations.reply_events import ReplyEvents
 from letta_matrix.conversations.turn_queues import Runner
-from letta_matrix.matrix.content import BESIDE
-from letta_matrix.matrix.events import Event
+from letta_matrix.matrix.content import BESIDE, MARKER, OPEN
+from letta_matrix.matrix.events import Event, newest_content
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.meta import Meta
@@ -50,10 +50,12 @@ class _Begun(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """What a room has of those turns: which ended, and the messages of others by their txn ids."""
+    """What a room has of those turns: which ended, and the messages of others by their txn ids.
+    `asks` are the questions of others that wait, by their turns."""
 
     ended: set[str] = field(default_factory=set[str])
     begun: Mapping[str, _Begun] = field(default_factory=dict[str, _Begun])
+    asks: Mapping[str, list[_Begun]] = field(default_factory=dict[str, list[_Begun]])
 
 
 @part
@@ -90,6 +92,12 @@ class RestoreGap:
                 break
             entry = events.entry(OutboxKind.MESSAGE, number, cause, shown.content)
             entry.sender, entry.event_id = shown.sender, shown.event_id
+            begun.append(entry)
+        for number, asks in enumerate(said.asks.get(turn.turn_id, ()) if begun else ()):
+            # What is said from now on stands below the question that waits: above it is whole.
+            cause = events.txn("question", number)
+            entry = events.entry(OutboxKind.APPROVAL, 0, cause, asks.content)
+            entry.sender, entry.event_id = asks.sender, asks.event_id
             begun.append(entry)
         stored = {entry.txn_id for entry in known}
         if new := [entry for entry in begun if entry.txn_id not in stored]:
@@ -135,7 +143,7 @@ class RestoreGap:
                 log.info("one of us may not look", room=turn.room_id, reason=str(error))
                 continue
             ended = ended_in(said)
-            self._said[key] = _Said(ended, _begun_in(said, ended))
+            self._said[key] = _Said(ended, _begun_in(said, ended), _asks_in(said, ended))
             return self._said[key]
         log.warning("not known what was answered", room=turn.room_id)
         return None
@@ -166,6 +174,19 @@ def _begun_in(said: Iterable[Mapping[str, Any]], ended: Collection[str]) -> dict
             event_id, content = str(raw.get("event_id")), mapping(raw.get("content"))
             begun[txn] = _Begun(str(raw.get("sender")), event_id, content)
     return begun
+
+
+def _asks_in(said: Iterable[Mapping[str, Any]], ended: Collection[str]) -> dict[str, list[_Begun]]:
+    """The questions that wait for an approval, of turns that have not ended."""
+    asks: dict[str, list[_Begun]] = {}
+    for raw in said:
+        event = Event(raw)
+        turn_id, newest = event.marker.get("turn_id"), mapping(newest_content(raw).get(MARKER))
+        is_question = event.marker.get(BESIDE) == "approval" and not event.is_edit
+        if is_question and OPEN in newest and isinstance(turn_id, str) and turn_id not in ended:
+            event_id, content = str(raw.get("event_id")), mapping(raw.get("content"))
+            asks.setdefault(turn_id, []).append(_Begun(str(raw.get("sender")), event_id, content))
+    return asks
 
 
 @part
