@@ -72,7 +72,7 @@ class FakeHomeserver:
     `requests` is everything that arrived; `fail` puts faults in front of the requests whose
     `METHOD path` matches; `forgetful` makes it forget client txn ids, as a restart does.
     `slow` gives requests that match a pattern so many seconds; `hold` keeps them; `headers` come
-    with every answer. Into the rooms of `guarded` only their members send.
+    with every answer. Into the rooms of `guarded` only their members look and send.
     """
 
     def __init__(self) -> None:
@@ -270,6 +270,8 @@ class FakeHomeserver:
         return 200, {}
 
     def _messages(self, request: Request, room_id: str) -> Answer:
+        if room_id in self.guarded and request.user_id not in self.members.get(room_id, ()):
+            return 403, {"errcode": "M_FORBIDDEN", "error": "not in the room"}
         filters = json.loads(request.query.get("filter", "{}"))
         senders, others = filters.get("senders"), filters.get("not_senders", [])
         events = self.events.get(room_id, [])[: int(request.query.get("from", "-0")) or None]

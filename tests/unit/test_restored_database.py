@@ -3,7 +3,7 @@ again."""
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tests.builders import message
 from tests.fake_homeserver import FakeHomeserver
+from tests.restore_kit import Restored
 from tests.scripts import DONE, until
 from tests.stage import Stage
 from tests.waiting import eventually
@@ -18,9 +19,10 @@ from tests.waiting import eventually
 from letta_matrix.backup.copies import copy_database
 from letta_matrix.backup.stored import Ended, prepare
 from letta_matrix.conversations.answered import ended_in
-from letta_matrix.matrix.content import ALSO, BESIDE, LIVE, MARKER
+from letta_matrix.conversations.gap import RestoreGap
+from letta_matrix.matrix.content import ALSO, BESIDE, LIVE, MARKER, OPEN
 from letta_matrix.runtimes.memory import echo
-from letta_matrix.runtimes.protocol import TextDelta, TurnEvent, TurnRequest
+from letta_matrix.runtimes.protocol import ApprovalRequested, TextDelta, TurnEvent, TurnRequest
 from letta_matrix.store.database import Database, database_url
 from letta_matrix.store.meta import Meta
 from letta_matrix.store.portals import BLOCKED, Contact, Portal, PortalBook
@@ -32,41 +34,6 @@ from letta_matrix.store.turns import turn_id_of
 ROOM = "!1:test"
 
 
-class Restored:
-    """A stage whose database is backed up and put back. `begun` are the messages that an agent
-    has begun to answer, as often as it did."""
-
-    def __init__(self, stage: Stage, file: Path) -> None:
-        self.stage, self._file = stage, file
-        self._copy = file.with_name("backup.db")
-        self._taken = 0.0
-        self.begun: list[str] = []
-        self.answer: Callable[[TurnRequest], Iterable[TurnEvent | float]] = echo
-        stage.runtime.script = self._script
-
-    def _script(self, request: TurnRequest) -> Iterable[TurnEvent | float]:
-        self.begun.append(request.text)
-        return self.answer(request)
-
-    def take(self) -> None:
-        copy_database(self._file, self._copy)
-        self._taken = time.time()
-
-    async def put_back(self) -> None:
-        """Put it back, and start the next process."""
-        await self.stage.close()
-        gap = Gap(self._taken, time.time() + 1)
-        how = {"same_moment": True, "keeps_tokens": True}
-        await asyncio.to_thread(prepare, self._copy, None, gap, **how)
-        for suffix in ("-wal", "-shm"):
-            self._file.with_name(self._file.name + suffix).unlink(missing_ok=True)
-        self._copy.replace(self._file)
-        await self.stage.open()
-        await self.stage.dispatcher.recover()
-        await self.stage.parts.catch_up.run()
-        await self.stage.idle()
-
-
 @pytest.fixture
 async def restored(fake: FakeHomeserver, database_file: Path) -> AsyncGenerator[Restored]:
     stage = Stage(fake, database_file)
@@ -75,12 +42,6 @@ async def restored(fake: FakeHomeserver, database_file: Path) -> AsyncGenerator[
     await stage.parts.catch_up.run()
     yield Restored(stage, database_file)
     await stage.close()
-
-
-async def _arrives(restored: Restored, fake: FakeHomeserver, *events: dict[str, Any]) -> None:
-    """Messages reach the homeserver, and then us."""
-    fake.events.setdefault(ROOM, []).extend(events)
-    await restored.stage.admit(*events)
 
 
 async def test_what_was_answered_since_is_not_answered_again_and_the_rest_is(
@@ -95,13 +56,13 @@ async def test_what_was_answered_since_is_not_answered_again_and_the_rest_is(
         yield from echo(request)
 
     restored.answer = slow
-    await _arrives(restored, fake, message("begun"), message("waits"))
+    await restored.arrives(ROOM, message("begun"), message("waits"))
     await eventually(lambda: restored.begun == ["begun"])
     restored.take()
     goes_on.set()
-    await _arrives(restored, fake, message("new"))
+    await restored.arrives(ROOM, message("new"))
     await restored.stage.idle()
-    await _arrives(restored, fake, message("newer"))
+    await restored.arrives(ROOM, message("newer"))
     await restored.stage.idle()
     missed = message("missed")
     fake.events[ROOM].append(missed)
@@ -130,7 +91,7 @@ async def test_a_reply_that_was_only_begun_since_is_completed(
 
     restored.take()
     restored.answer = cut_off
-    await _arrives(restored, fake, message("tell me"))
+    await restored.arrives(ROOM, message("tell me"))
     await eventually(lambda: fake.messages(ROOM)[1:])
     restored.answer = whole
     await restored.put_back()
@@ -140,6 +101,33 @@ async def test_a_reply_that_was_only_begun_since_is_completed(
     assert last["m.relates_to"] == {"rel_type": "m.replace", "event_id": told[1]["event_id"]}
     assert last["m.new_content"]["body"].endswith("and this is its end.")
     assert LIVE not in last["m.new_content"]
+
+
+@pytest.mark.parametrize("grows", [False, True])
+async def test_a_reply_that_waits_for_an_approval_is_not_taken_for_whole(
+    restored: Restored, fake: FakeHomeserver, grows: bool
+) -> None:
+    has_begun = asyncio.Event()
+    if not grows:
+        has_begun.set()
+
+    def asks(_: TurnRequest) -> Iterable[TurnEvent | float]:
+        yield TextDelta("0", "I look at your files first, ")
+        yield from until(has_begun)
+        yield TextDelta("0", "if I may.")
+        yield ApprovalRequested("a-1", "Bash", {"command": "ls"})
+
+    restored.take()
+    restored.answer = asks
+    await restored.arrives(ROOM, message("what is in there?"))
+    if grows:
+        await eventually(lambda: fake.messages(ROOM)[1:])
+        has_begun.set()
+    await eventually(lambda: any("May I run" in body for body in fake.bodies(ROOM)))
+    restored.answer = echo
+    await restored.put_back()
+    assert restored.begun == ["what is in there?"] * 2
+    assert fake.bodies(ROOM)[-1] == "echo: what is in there?"
 
 
 @pytest.mark.parametrize("waited", [False, True])
@@ -154,13 +142,13 @@ async def test_a_file_and_words_that_were_answered_together_are_not_answered_aga
         yield from echo(request)
 
     restored.answer = slow
-    await _arrives(restored, fake, message("first of all"))
+    await restored.arrives(ROOM, message("first of all"))
     await eventually(lambda: restored.begun)
     if not waited:
         restored.take()
     file = message("notes.pdf", msgtype="m.file", url="mxc://test/notes")
     file["content"] |= {"msgtype": "m.file", "url": "mxc://test/notes"}
-    await _arrives(restored, fake, file, message("what does it say?"))
+    await restored.arrives(ROOM, file, message("what does it say?"))
     if waited:
         restored.take()
     goes_on.set()
@@ -187,7 +175,7 @@ async def test_a_command_and_words_unasked_are_not_repeated(
 ) -> None:
     await _heard(restored.stage)
     restored.take()
-    await _arrives(restored, fake, message("!whoami"))
+    await restored.arrives(ROOM, message("!whoami"))
     await restored.stage.idle()
     restored.stage.runtime.say("agent-1", "by the way")
     await _heard(restored.stage)
@@ -221,8 +209,43 @@ def test_what_grows_or_stands_beside_ends_nothing() -> None:
     # Of two parts one still grows.
     first = said("$4", {"in_reply_to": "$d"})
     assert ended_in([begun, first]) == set()
+    # A question that waits for its answer, or tools that run, stand below what was said.
+    beside = {"in_reply_to": "$e", BESIDE: "approval"}
+    before, asks = said("$6", {"in_reply_to": "$e"}), said("$7", {**beside, OPEN: True})
+    assert ended_in([asks, before]) == set()
+    assert ended_in([edit("$7", beside, **{MARKER: beside}), asks, before]) == {"$e"}
     bundled = begun | {"unsigned": {"m.relations": {"m.replace": edit("$3", {})}}}
     assert ended_in([bundled, first]) == {"$d"}
+
+
+async def test_of_a_room_only_what_was_begun_is_kept(
+    restored: Restored, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begins(_: TurnRequest) -> Iterable[TurnEvent | float]:
+        yield TextDelta("0", "This is the beginning of a longer answer, ")
+        yield from until(asyncio.Event())
+
+    restored.take()
+    await restored.arrives(ROOM, message("one"), message("two"))
+    await restored.stage.idle()
+    restored.answer = begins
+    await restored.arrives(ROOM, message("three"))
+    shown = await eventually(lambda: fake.messages(ROOM)[5:])
+    restored.answer = echo
+    await restored.put_back()
+    parts = restored.stage.parts
+    directory, rooms, stores = parts.stores.directory, parts.stores.rooms, parts.stores
+    bot = parts.homeserver.acting_as(restored.stage.config.bot_user_id)
+    # As it looks once more, before this turn has come to its end.
+    fake.events[ROOM] = fake.events[ROOM][: fake.events[ROOM].index(shown[0]) + 1]
+    gap = RestoreGap(bot, directory, rooms, stores.meta, stores.outbox)
+    turn = next(one for one in await stores.turns.newest(1) if one.prompt == "three")
+    assert await gap.has_answer(turn) is False
+    (kept,) = gap._said.values()
+    assert [one.event_id for one in kept.begun.values()] == [shown[0]["event_id"]]
+    monkeypatch.setattr("letta_matrix.conversations.gap._LASTS", -60.0)
+    assert not await gap.has_answer(turn)
+    assert gap._said == {}
 
 
 def _token(token_id: str) -> AccessToken:

@@ -217,10 +217,9 @@ class App:
             TurnKind.REFUSED: Refusals(speaker, notices.OVER_BUDGET),
             TurnKind.LOOPED: Refusals(speaker, notices.LOOP),
         }
-        gap = RestoreGap(bot, *known, stores.meta, outbox)
-        runners |= {
-            kind: UnlessAnswered(one, gap, turns, approvals) for kind, one in answering.items()
-        }
+        gap = RestoreGap(bot, *known, stores.meta, outbox), turns, approvals
+        unclear = Refusals(speaker, notices.UNCLEAR)
+        runners |= {kind: UnlessAnswered(one, unclear, *gap) for kind, one in answering.items()}
         runners |= {
             TurnKind.INVITE: self.invitations,
             TurnKind.REDACTION: self.withdrawals,

@@ -49,7 +49,10 @@ class Beside:
             entry = self._owed.known(cause)
             if entry is None:
                 after = await self._break_off() if kind is OutboxKind.APPROVAL else None
-                entry = self.events.beside(kind, key, markdown, after=after, pings=pings)
+                is_open = kind in (OutboxKind.APPROVAL, OutboxKind.TRACE)
+                entry = self.events.beside(
+                    kind, key, markdown, after=after, pings=pings, is_open=is_open
+                )
                 statements = [statement(cause) for statement in also]
                 await self._owed.freeze([entry], statements)
             if not is_settled(entry):
@@ -81,7 +84,7 @@ class Beside:
             return
         await self._owed.edit_turn()
         cause = self.events.interim_txn(entry.txn_id)
-        content = self.events.beside_edit(entry.kind, entry.event_id, cause, markdown)
+        content = self.events.beside_edit(entry.kind, entry.event_id, cause, markdown, is_open=True)
         await self._owed.send_interim(content, cause)
 
     def post_at_end(self, kind: OutboxKind, key: str, markdown: str) -> None:

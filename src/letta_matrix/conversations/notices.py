@@ -31,6 +31,10 @@ LOOP = (
     "We seem to answer each other without anybody meaning it, so I stop answering you here for a "
     "while. A word of a person, or one of yours that takes its time, and we go on."
 )
+UNCLEAR = (
+    "My database was put back from a backup, and I cannot look whether I have answered this since. "
+    "So that nobody gets an answer twice, I leave it. Ask again if it matters."
+)
 LEFT_BEHIND = (
     "This room was replaced, and I was not let into the new one. Invite me there, and we go on."
 )

@@ -11,6 +11,7 @@ from letta_matrix.matrix.content import (
     ALSO,
     BESIDE,
     MARKER,
+    OPEN,
     edit_content,
     edit_measure,
     reply_relation,
@@ -107,9 +108,10 @@ class ReplyEvents:
         *,
         after: Break | None = None,
         pings: Collection[str] = (),
+        is_open: bool = False,
     ) -> OutboxEntry:
-        """A word beside the reply, `after` a break of it. One that asks is no notice: clients are
-        silent about those."""
+        """A word beside the reply, `after` a break of it; `is_open` where an edit is to bring it to
+        its end. One that asks is no notice: clients are silent about those."""
         cause = self.txn(kind, key)
         told = {AFTER: after.digest} if after and after.digest else {}
         text = self._about + text if kind in (OutboxKind.NOTICE, OutboxKind.OFFER) else text
@@ -118,7 +120,7 @@ class ReplyEvents:
             after.at if after else 0,
             cause,
             text,
-            {BESIDE: _beside(kind), **_offers(kind), **told},
+            {BESIDE: _beside(kind), **_offers(kind), **_open(is_open), **told},
             msgtype=_msgtype(kind),
             mentions=pings,
             plain=plain_words(text),
@@ -130,12 +132,13 @@ class ReplyEvents:
         return self.entry(OutboxKind.UPDATE, 0, cause, self.beside_edit(kind, target, cause, text))
 
     def beside_edit(
-        self, kind: OutboxKind, target: str, cause: str, text: str
+        self, kind: OutboxKind, target: str, cause: str, text: str, *, is_open: bool = False
     ) -> dict[str, object]:
+        """The content of an edit of a word beside the reply."""
         return edit_content(
             text,
             target_event_id=target,
-            marker={**self.marker(cause), BESIDE: _beside(kind)},
+            marker={**self.marker(cause), BESIDE: _beside(kind), **_open(is_open)},
             msgtype=_msgtype(kind),
             plain=plain_words(text),
         )
@@ -219,6 +222,10 @@ def plain_words(markdown: str) -> str:
 
 def _offers(kind: OutboxKind) -> dict[str, object]:
     return {"offer": True} if kind is OutboxKind.OFFER else {}
+
+
+def _open(is_open: bool) -> dict[str, object]:
+    return {OPEN: True} if is_open else {}
 
 
 def _beside(kind: OutboxKind) -> str:

@@ -14,6 +14,10 @@ BESIDE = "beside"
 """Key in the marker of a notice that stands beside a reply and does not end its turn; tells its
 kind: `notice`, `approval` or `trace` (the tools in use)."""
 
+OPEN = "open"
+"""Key in the marker of an approval's question, or of the line about tools, while it waits for its
+end: the turn goes on, though nothing of its text grows."""
+
 ALSO = "also"
 """Key in the marker of a reply to several messages: the ids of those besides `in_reply_to`."""
 

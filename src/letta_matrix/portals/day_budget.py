@@ -37,25 +37,28 @@ class DayBudget:
 
     async def ask(self, turn: Turn, portal: Portal) -> Spent | None:
         """Count a question that is to be asked now; what is used up if there is no room for it,
-        and then it is not counted."""
+        and then it is not counted. One that is tried again counts once."""
         async with self._deciding:
-            spent = await self._spent(portal, turn.sender)
+            is_counted = turn.turn_id in self._asking
+            spent = None if is_counted else await self._spent(portal, turn.sender)
             if spent is None:
                 self._asking[turn.turn_id] = turn
             return spent
 
-    async def text(self, portal: Portal, key: str) -> Spent | None:
-        """Count what an agent is about to send by a tool, in the same way; one that is tried again
-        has the same `key`, and counts once. Raises StoreUnavailable."""
+    async def text(self, portal: Portal, key: str, contact: str = "") -> Spent | None:
+        """Count what an agent is about to send by a tool, in the same way, to a `contact`, which a
+        talk of two need not name; one that is tried again has the same `key`, and counts once.
+        Raises StoreUnavailable."""
         async with self._deciding:
             now = self._now()
             if key in self._sent.since(now - _DAY):
                 return None
-            contact = next(iter(self._policy.contacts_in(portal)), "")
+            if not contact and portal.direct:
+                contact = next(iter(self._policy.contacts_in(portal)), "")
             spent = await self._spent(portal, contact)
             if spent is None:
                 # Before it goes out, and whatever becomes of it: some of it may.
-                await self._sent.note(key, Sent(now, portal.room_id), forget=now - _DAY)
+                await self._sent.note(key, Sent(now, portal.room_id, contact), forget=now - _DAY)
             return spent
 
     async def _spent(self, portal: Portal, contact: str) -> Spent | None:
@@ -63,7 +66,9 @@ class DayBudget:
         every = [room for one in book.all() if one.name == portal.name for room in book.rooms(one)]
         if most := settings.contact_per_day:
             begun_in = self._talks_with(portal, contact)
-            if await self._used(every, begun_in, contact) >= most:
+            # Of whom nobody knows, what was asked in their talk is theirs.
+            asked_in = every if contact else begun_in
+            if await self._used(asked_in, begun_in, contact) >= most:
                 return Spent.CONTACT
         if (most := settings.per_day) and await self._used(every, every) >= most:
             return Spent.ALL
@@ -82,7 +87,7 @@ class DayBudget:
         self, asked_in: Collection[str], begun_in: Collection[str], sender: str = ""
     ) -> int:
         """Questions that were asked in some rooms, by one `sender` if named, and texts that were
-        begun in some."""
+        begun in some, or for that one anywhere."""
         self._asking = {
             key: one for key, one in self._asking.items() if one.status is not TurnStatus.DONE
         }
@@ -90,6 +95,7 @@ class DayBudget:
         used = await self._turns.asked_since(
             since, asked_in, sender=sender, without=[one.turn_id for one in asking]
         )
-        used += sum(one.room_id in begun_in for one in self._sent.since(since).values())
+        sent = self._sent.since(since).values()
+        used += sum(one.room_id in begun_in or one.contact == (sender or None) for one in sent)
         theirs = (one for one in asking if one.room_id in asked_in)
         return used + sum(sender in ("", one.sender) and one.sent_at > since for one in theirs)

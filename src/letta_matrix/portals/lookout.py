@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
+from weakref import WeakValueDictionary
 
 import structlog
 from mautrix.errors import MatrixRequestError, MForbidden
@@ -44,6 +45,7 @@ class Lookout:
         self._asked: dict[str, float] = {}
         self._slow_until = 0.0
         self._looked_at: dict[str, bool] = {}
+        self._looking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def prepare(self) -> None:
         """Make the lines' accounts exist; nothing is written where they do. Raises as
@@ -61,14 +63,16 @@ class Lookout:
     async def look(self, room_id: str, user_id: str) -> None:
         """Learn whether a room that one of us (`user_id`) is in is a portal, and who talks there.
         Raises HomeserverUnavailable."""
-        # What comes while it is read would be overwritten by what was read before.
-        is_old = bool(self._policy.bridges)
-        while is_old:
-            self._looked_at[room_id] = False
-            try:
-                await self._look(room_id, user_id)
-            finally:
-                is_old = self._looked_at.pop(room_id, False)
+        # Several of us may come in at once: what one has read must not go before another's news.
+        async with self._looking.setdefault(room_id, asyncio.Lock()):
+            # What comes while it is read would be overwritten by what was read before.
+            is_old = bool(self._policy.bridges)
+            while is_old:
+                self._looked_at[room_id] = False
+                try:
+                    await self._look(room_id, user_id)
+                finally:
+                    is_old = self._looked_at.pop(room_id, False)
 
     async def _look(self, room_id: str, user_id: str) -> None:
         intent = self._homeserver.acting_as(user_id)
@@ -164,7 +168,7 @@ class Lookout:
             portal = replace(portal, held=portal.held or old.held)
             for agent_id in self._conversations.agents_in(old.room_id):
                 await self._conversations.move(agent_id, old.room_id, portal.room_id)
-            await book.replace(old, portal.room_id)
+            await book.replace(old, portal)
             log.info("a portal was made again", room=portal.room_id, before=old.room_id)
         if portal != known:
             log.info("a portal", room=portal.room_id, bridge=portal.name, protocol=portal.protocol)

@@ -14,10 +14,12 @@ _SENT = "sent to a portal "
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """Something was, or was about to be, sent to a portal at a time (Unix time)."""
+    """Something was, or was about to be, sent to a portal at a time (Unix time), for a `contact`
+    there, "" where that is not known."""
 
     at: float
     room_id: str
+    contact: str = ""
 
 
 class SentBook:
@@ -31,8 +33,8 @@ class SentBook:
     async def load(self) -> None:
         query = select(meta).where(meta.c.key.startswith(_SENT))
         for row in await self._database.rows(query):
-            at, _, room_id = row["value"].partition(" ")
-            self._sent[row["key"].removeprefix(_SENT)] = Sent(float(at), room_id)
+            at, room_id, *contact = row["value"].split(" ")
+            self._sent[row["key"].removeprefix(_SENT)] = Sent(float(at), room_id, *contact)
 
     def since(self, at: float) -> dict[str, Sent]:
         """What was sent after a time (Unix)."""
@@ -41,7 +43,7 @@ class SentBook:
     async def note(self, key: str, sent: Sent, *, forget: float) -> None:
         """The call with this key sends something; what was sent by the time `forget` counts no
         more. Raises StoreUnavailable."""
-        row = {"key": _SENT + key, "value": f"{sent.at} {sent.room_id}"}
+        row = {"key": _SENT + key, "value": f"{sent.at} {sent.room_id} {sent.contact}"}
         kept = self.since(forget)
         old = delete(meta).where(meta.c.key.in_([_SENT + one for one in self._sent.keys() - kept]))
         await self._database.execute(old, *replacing(meta, row))

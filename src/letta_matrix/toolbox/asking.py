@@ -126,7 +126,8 @@ class _Asked:
 
 
 class AskingPeople:
-    """Asks where the caller says, else where its turn takes place, else in its own room."""
+    """Asks where the caller says, else where its turn takes place, else in its own room, as in a
+    turn for another network."""
 
     def __init__(self, questions: Questions) -> None:
         self._questions = questions
@@ -214,6 +215,9 @@ class AskingPeople:
     def _place(self, caller: Caller, params: AskHuman) -> Place:
         """Where to ask; its room as the caller names it."""
         here, agent = caller.place, caller.house.directory.get(caller.agent_id)
+        if here is not None and not params.room_id and caller.house.is_portal(here.room_id):
+            # Whoever writes from another network is not who is asked.
+            here = None
         if here is not None and params.room_id in ("", here.room_id):
             return here._replace(thread_id=params.thread or here.thread_id)
         room = params.room_id or (agent.room_id if agent is not None else None)

@@ -13,7 +13,7 @@ from letta_matrix.matrix.content import edit_content
 from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.toolbox.arguments import RoomWriteParams
-from letta_matrix.toolbox.naming import room_of
+from letta_matrix.toolbox.naming import writable_room
 from letta_matrix.toolbox.results import OfEvent
 from letta_matrix.toolbox.tool import Caller, EventId, Markdown, Result, tool
 from letta_matrix.toolbox.writing import (
@@ -53,7 +53,7 @@ class Redacted(OfEvent):
 async def edit_message(caller: Caller, params: EditMessage) -> Result:
     """Replace the text of a message that you sent."""
     text, txn = spoken(params.message), caller.txn("matrix_edit_message")
-    async with room_of(caller, params.room_id) as room_id:
+    async with writable_room(caller, params.room_id) as room_id:
         event_id, original = await _original(caller, room_id, params.event_id)
         _check_editable(caller, event_id, original)
         leave_alone(original)
@@ -73,7 +73,7 @@ async def edit_message(caller: Caller, params: EditMessage) -> Result:
 @tool("matrix_redact", "Remove a message", Scope.WRITE, Redacted, destructive=True, idempotent=True)
 async def redact(caller: Caller, params: Redact) -> Result:
     """Remove a message for good: your own, or another's if you have the power to."""
-    async with room_of(caller, params.room_id) as room_id:
+    async with writable_room(caller, params.room_id) as room_id:
         event = await existing(caller, room_id, params.event_id)
         leave_alone(event)
         if edited := Event(event).edited:

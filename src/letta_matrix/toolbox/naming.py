@@ -34,9 +34,21 @@ async def room_of(caller: Caller, ref: str) -> AsyncGenerator[str]:
 
 
 @asynccontextmanager
-async def living_room(caller: Caller, ref: str) -> AsyncGenerator[str]:
-    """As `room_of`, for what makes no sense in a room that another one has replaced."""
+async def writable_room(caller: Caller, ref: str) -> AsyncGenerator[str]:
+    """As `room_of`, for what others in the room get to see. Raises ToolError for a talk on another
+    network, which only the tools that are made for it write into: others know none of its rules."""
     async with room_of(caller, ref) as room_id:
+        if caller.house.is_portal(room_id):
+            text = f"{ref} is a talk on another network: what you say there is your answer to "
+            text += "somebody who writes to you. portal_send_image sends them a picture meanwhile."
+            raise ToolError(text, Fault.FORBIDDEN)
+        yield room_id
+
+
+@asynccontextmanager
+async def living_room(caller: Caller, ref: str) -> AsyncGenerator[str]:
+    """As `writable_room`, for what makes no sense in a room that another one has replaced."""
+    async with writable_room(caller, ref) as room_id:
         await _check_living(caller.intent, ref, room_id)
         yield room_id
 

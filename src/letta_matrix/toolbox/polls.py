@@ -15,7 +15,7 @@ from letta_matrix.matrix.events import Event, RawEvent
 from letta_matrix.matrix.polls import KEYS, MOST_OPTIONS, POLL, STARTS, TEXT, first_of, text_of
 from letta_matrix.matrix.power_levels import creators, level_of, needed_for
 from letta_matrix.toolbox.arguments import RoomParams, RoomWriteParams
-from letta_matrix.toolbox.naming import room_of
+from letta_matrix.toolbox.naming import room_of, writable_room
 from letta_matrix.toolbox.results import UNTRUSTED, OfEvent, Untrusted, cut
 from letta_matrix.toolbox.tool import Caller, EventId, Line, Result, tool
 from letta_matrix.toolbox.writing import existing, marker_of, send_once
@@ -74,7 +74,7 @@ async def create_poll(caller: Caller, params: CreatePoll) -> Result:
         raise ToolError("`options` has one twice.")
     txn = caller.txn("matrix_create_poll")
     content = _start(params) | {MARKER: marker_of(caller, "matrix_create_poll", txn)}
-    async with room_of(caller, params.room_id) as room_id:
+    async with writable_room(caller, params.room_id) as room_id:
         event_id = await send_once(caller, room_id, content, txn, _START)
     return {"room_id": room_id, "event_id": event_id}
 
@@ -82,7 +82,7 @@ async def create_poll(caller: Caller, params: CreatePoll) -> Result:
 @tool("matrix_close_poll", "Close a poll", Scope.WRITE, Closed)
 async def close_poll(caller: Caller, params: ClosePoll) -> Result:
     """Close a poll of yours and tell its result."""
-    async with room_of(caller, params.room_id) as room_id:
+    async with writable_room(caller, params.room_id) as room_id:
         poll = await _poll(caller, room_id, params.event_id)
         if poll.event.get("sender") != caller.user_id:
             raise ToolError(

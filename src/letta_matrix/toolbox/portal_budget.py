@@ -6,9 +6,11 @@ from letta_matrix.store.portals import Portal
 from letta_matrix.toolbox.tool import Caller
 
 
-async def count(budget: DayBudget, caller: Caller, portal: Portal, tool: str) -> None:
-    """Count what a call of `tool` sends, once. Raises ToolError where a day's number is used up,
-    and StoreUnavailable."""
-    if await budget.text(portal, caller.txn(tool, 0)) is not None:
+async def count(
+    budget: DayBudget, caller: Caller, portal: Portal, tool: str, contact: str = ""
+) -> None:
+    """Count what a call of `tool` sends to a `contact`, once. Raises ToolError where a day's
+    number is used up, and StoreUnavailable."""
+    if await budget.text(portal, caller.txn(tool, 0), contact) is not None:
         text = "The number of messages in a day is used up; try again tomorrow."
         raise ToolError(text, Fault.RATE_LIMITED)

@@ -87,7 +87,7 @@ class PortalPictures:
         txn, room_id = caller.txn(PICTURE, 0), here.portal.room_id
         sent = await here.intent.find_sent(room_id, txn) if caller.again else None
         if sent is None:
-            await count(self._budget, caller, here.portal, PICTURE)
+            await count(self._budget, caller, here.portal, PICTURE, caller.speaker)
         return await self._send(caller, here, picture, params.name, captions, sent)
 
     def _here(self, caller: Caller) -> _Here:

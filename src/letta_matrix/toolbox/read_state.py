@@ -7,7 +7,7 @@ from pydantic import Field
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Scope
 from letta_matrix.toolbox.arguments import OptionalEvent, RoomWriteParams
-from letta_matrix.toolbox.naming import not_in, room_of
+from letta_matrix.toolbox.naming import not_in, room_of, writable_room
 from letta_matrix.toolbox.results import OfEvent, OfRoom, filled
 from letta_matrix.toolbox.tool import Caller, Result, tool
 from letta_matrix.toolbox.writing import existing
@@ -31,7 +31,7 @@ class Typing(OfRoom):
 @tool("matrix_set_typing", "Show as typing", Scope.WRITE, Typing, idempotent=True)
 async def set_typing(caller: Caller, params: SetTyping) -> Result:
     """Show in a room that you are typing, or stop showing it."""
-    async with room_of(caller, params.room_id) as room_id:
+    async with writable_room(caller, params.room_id) as room_id:
         await caller.intent.typing(room_id, params.seconds * 1000 if params.typing else 0)
     shown = {"room_id": room_id, "typing": params.typing}
     return shown | filled(seconds=params.typing and params.seconds)
@@ -44,7 +44,9 @@ async def mark_read(caller: Caller, params: MarkRead) -> Result:
         event_id = params.event_id or await _newest(caller, params.room_id, room_id)
         if params.event_id:
             await existing(caller, room_id, event_id)
-        await caller.intent.mark_read(room_id, event_id, private=params.private)
+        # Whoever talks from another network is told of that by the bridge alone.
+        private = params.private or caller.house.is_portal(room_id)
+        await caller.intent.mark_read(room_id, event_id, private=private)
     return {"room_id": room_id, "event_id": event_id}
 
 

@@ -11,7 +11,7 @@ from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.toolbox.downloads import fetched
-from letta_matrix.toolbox.naming import not_in, room_of
+from letta_matrix.toolbox.naming import not_in, writable_room
 from letta_matrix.toolbox.results import OfEvent
 from letta_matrix.toolbox.tool import Caller
 from letta_matrix.toolbox.writing import GIVE_UP_AFTER, marker_of
@@ -83,11 +83,7 @@ async def post(
     """Upload a file, unless it is on Matrix already, and send the message that `make` makes of
     it, once. Returns what a Posted has."""
     txn, file = caller.txn(tool), attachment.file
-    async with room_of(caller, ref) as room_id:
-        if caller.house.is_portal(room_id):
-            text = f"{ref} is a talk on another network. Only pictures go out there, by "
-            text += "portal_send_image, while you answer somebody there."
-            raise ToolError(text, Fault.FORBIDDEN)
+    async with writable_room(caller, ref) as room_id:
         event_id = await caller.intent.find_sent(room_id, txn) if caller.again else None
         if event_id is None:
             if room_id not in await caller.intent.joined_rooms():

@@ -25,7 +25,7 @@ from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.splitting import CONTENT_LIMIT, split
 from letta_matrix.toolbox.arguments import RoomWriteParams
-from letta_matrix.toolbox.naming import room_of
+from letta_matrix.toolbox.naming import writable_room
 from letta_matrix.toolbox.results import OfEvent, filled
 from letta_matrix.toolbox.tool import Caller, EventId, Line, Markdown, Result, tool
 
@@ -63,14 +63,14 @@ class Reacted(OfEvent):
 @tool("matrix_send_message", "Send a message", Scope.WRITE, Sent)
 async def send_message(caller: Caller, params: SendMessage) -> Result:
     """Send a Markdown message to a Matrix room you are in."""
-    async with room_of(caller, params.room_id) as room_id:
+    async with writable_room(caller, params.room_id) as room_id:
         return await _say(caller, room_id, params.message, "matrix_send_message")
 
 
 @tool("matrix_reply", "Reply to a message", Scope.WRITE, Sent)
 async def reply(caller: Caller, params: Reply) -> Result:
     """Reply to a message, quoting it; stays in its thread if it is in one."""
-    async with room_of(caller, params.room_id) as room_id:
+    async with writable_room(caller, params.room_id) as room_id:
         root = Event(await existing(caller, room_id, params.event_id)).thread
         relation = reply_relation(params.event_id, root)
         further = thread_relation(root, params.event_id) if root else None
@@ -80,7 +80,7 @@ async def reply(caller: Caller, params: Reply) -> Result:
 @tool("matrix_reply_in_thread", "Reply in a thread", Scope.WRITE, Sent)
 async def reply_in_thread(caller: Caller, params: Reply) -> Result:
     """Reply to a message in its thread, which begins there if it has none."""
-    async with room_of(caller, params.room_id) as room_id:
+    async with writable_room(caller, params.room_id) as room_id:
         root = Event(await existing(caller, room_id, params.event_id)).thread or params.event_id
         thread = thread_relation(root, params.event_id)
         tool = "matrix_reply_in_thread"
@@ -90,7 +90,7 @@ async def reply_in_thread(caller: Caller, params: Reply) -> Result:
 @tool("matrix_react", "React to a message", Scope.WRITE, Reacted, idempotent=True)
 async def react(caller: Caller, params: React) -> Result:
     """React to a message of one of your rooms with an emoji."""
-    async with room_of(caller, params.room_id) as room_id:
+    async with writable_room(caller, params.room_id) as room_id:
         leave_alone(await existing(caller, room_id, params.event_id))
         txn = caller.txn("matrix_react")
         await caller.intent.react(room_id, params.event_id, params.key, txn)
@@ -145,12 +145,7 @@ async def send_once(
     by: Intent | None = None,
 ) -> str:
     """Send an event, `by` another of our users if given, unless the same call has sent it before;
-    returns its event id. Raises ToolError for a talk on another network, which only the tools
-    that are made for it, and speak `by` its line, write into: others know none of its rules."""
-    if by is None and caller.house.is_portal(room_id):
-        text = f"{room_id} is a talk on another network: what you say there is your answer to "
-        text += "somebody who writes to you."
-        raise ToolError(text, Fault.FORBIDDEN)
+    returns its event id."""
     return await (by or caller.intent).send(
         room_id, event_type, content, txn, give_up_after=GIVE_UP_AFTER, look_first=caller.again
     )
