@@ -22,6 +22,7 @@ from letta_matrix.matrix.identifiers import room_alias, user_id
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo, TurnRequest
 from letta_matrix.store.database import Database, database_url
+from letta_matrix.store.turns import Turn
 
 DATABASE = "letta-matrix.db"
 _numbers = itertools.count(1)
@@ -64,10 +65,15 @@ class World:
         """What has reached the agent of a room."""
         return [one for one in self.runtime.asked if one.agent_id == room.agent.agent_id]
 
-    async def idle(self) -> None:
-        """Wait until nothing that has arrived is still to be answered."""
+    async def idle(self, room_id: str = "") -> None:
+        """Wait until nothing that has arrived is still to be answered, in one room if it is
+        named: others may have been left in the midst of something."""
         unfinished = self.bridge.app.dispatcher.queues.unfinished
-        await eventually(unfinished, lambda turns: not turns, what="idle")
+
+        def left() -> list[Turn]:
+            return [one for one in unfinished() if room_id in ("", one.room_id)]
+
+        await eventually(left, lambda turns: not turns, what="idle")
 
     async def meet(self, agent: AgentInfo | None = None) -> Room:
         """Add an agent to the runtime and wait until the person is in its room."""

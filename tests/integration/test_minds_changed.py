@@ -118,7 +118,7 @@ async def test_a_redacted_answer_grows_no_more(
     growing = await begun(ann, room)
     await redact(ann, room.room_id, growing["event_id"])
     # Idle, although the rest of its words was never given.
-    await world.idle()
+    await world.idle(room.room_id)
     timeline = await ann.timeline(room.room_id, "m.room.message")
     assert "word19" not in str(timeline)
     await ann.send(room.room_id, "still there?")

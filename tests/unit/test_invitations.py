@@ -9,7 +9,7 @@ from tests.builders import PERSON, agent, invite, message
 from tests.fake_homeserver import LOST_ANSWER, FakeHomeserver, failing
 from tests.scripts import held
 from tests.stage import Stage
-from tests.waiting import Clock, eventually
+from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.matrix.content import CURSOR
 from letta_matrix.runtimes.protocol import TurnEvent, TurnRequest
@@ -215,6 +215,28 @@ async def test_a_mention_before_it_joined_a_group_is_answered(
     asked = sorted((one.agent_id, one.message_id) for one in stage.runtime.asked)
     wanted = [("agent-1", both), ("agent-1", named), ("agent-2", both)]
     assert asked == sorted((agent_id, event["event_id"]) for agent_id, event in wanted)
+
+
+async def test_a_mention_that_comes_between_reading_back_and_being_there_is_answered(
+    stage: Stage, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a room in which another agent is: nothing there waits for who is not known there."""
+    present(fake, "@bob:test")
+    await stage.tell(invite(GHOST, ROOM))
+    joined, goes_on = stage.stores.rooms.joined, asyncio.Event()
+
+    async def late(*arguments: Any, **more: Any) -> None:
+        await goes_on.wait()
+        await joined(*arguments, **more)
+
+    monkeypatch.setattr(stage.stores.rooms, "joined", late)
+    await stage.admit(invite("@agent_2:test", ROOM))
+    await eventually(lambda: len(fake.matching("GET .*/messages")) > 1)
+    await settled()
+    await stage.admit(message("hello @agent_2", ROOM), message("nothing to anybody", ROOM))
+    goes_on.set()
+    await stage.idle()
+    assert [one["sender"] for one in fake.messages(ROOM)] == ["@agent_2:test"]
 
 
 async def test_what_was_corrected_or_removed_before_it_joined_is_not_asked(

@@ -220,7 +220,8 @@ class Dispatcher:
             # An answer to an event of ours is none to what was said before.
             return entry
         refers = await self.refers(event, until)
-        return self._put_off(self._router.route(event, refers), refers)
+        # What is for nobody in a room may be for the one of us who is just coming into it.
+        return self._put_off(self._router.route(event, refers), refers, unclear=True)
 
     def _put_off(
         self, entry: InboxEntry | None, refers: Refers, *, unclear: bool = False
