@@ -168,8 +168,8 @@ async def test_each_request_is_a_call_of_its_own_whatever_the_model_calls_it(
     assert fake.bodies(ROOM) == ["hi", "hi"]
 
 
-async def test_a_message_that_is_left_counts_though_the_room_cannot_be_left(
-    toolbox: Toolbox, directory: AgentDirectory, fake: FakeHomeserver
+async def test_a_message_that_is_left_counts_though_the_room_cannot_be_left_at_once(
+    toolbox: Toolbox, directory: AgentDirectory, fake: FakeHomeserver, clock: Clock
 ) -> None:
     await directory.reserve([agent(3)])
     fake.fail("POST .*/leave", Failure(403, {"errcode": "M_FORBIDDEN", "error": "no"}))
@@ -179,6 +179,9 @@ async def test_a_message_that_is_left_counts_though_the_room_cannot_be_left(
     assert result.ok
     assert fake.bodies("!3:test") == ["hi"]
     assert "a room is not left" in [log["event"] for log in logs]
+    # What is said there from now on is for others.
+    await clock.until(lambda: len(fake.matching("POST .*/leave")) > 1, step=1)
+    await clock.until(lambda: "@agent_1:test" not in fake.members["!3:test"])
 
 
 async def test_too_many_calls_are_refused_until_a_time_that_is_told(

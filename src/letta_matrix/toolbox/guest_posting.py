@@ -8,6 +8,8 @@ from weakref import WeakValueDictionary
 import structlog
 from mautrix.errors import MatrixRequestError, MForbidden
 
+from letta_matrix.common.backoff import Backoff
+from letta_matrix.common.tasks import Tasks
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import Agent, AgentDirectory
@@ -17,7 +19,8 @@ from letta_matrix.store.turns import TurnKind, TurnStore
 log = structlog.get_logger()
 
 _LEAVE_WITHIN = 5.0
-"""Seconds; a room that is not left then is left when it is noticed."""
+"""Seconds; a room that is not left then is left later."""
+_PAUSES = Backoff(5.0, longest=300.0)
 
 
 class GuestPosting:
@@ -32,6 +35,11 @@ class GuestPosting:
         self._rooms = rooms
         self._turns = turns
         self._doors: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        self._leaving = Tasks()
+
+    async def close(self) -> None:
+        """What is not left now is left when it is noticed."""
+        await self._leaving.cancel()
 
     @asynccontextmanager
     async def visit(self, intent: Intent, host: Agent) -> AsyncGenerator[str]:
@@ -45,8 +53,8 @@ class GuestPosting:
                 await _enter(intent, host)
                 yield room_id
             finally:
-                if self._is_visitor(intent, room_id):
-                    await _leave(intent, room_id)
+                if self._is_visitor(intent, room_id) and not await _leave(intent, room_id):
+                    self._leaving.start(self._leave_later(intent, room_id))
 
     async def refuses(self, intent: Intent, room_id: str) -> bool:
         """Whether a room is not for `intent` to act in, being in it or not, because it is
@@ -67,17 +75,30 @@ class GuestPosting:
             return False  # the bot, at home in every agent's room
         return intent.user_id not in self._rooms.ours_in(room_id)
 
-    async def _leave_behind(self, intent: Intent, room_id: str) -> None:
+    async def _leave_later(self, intent: Intent, room_id: str) -> None:
+        """What is said there meanwhile is for others."""
+        for pause in _PAUSES:
+            await asyncio.sleep(pause)
+            try:
+                async with self._door(intent, room_id):
+                    if await self._leave_behind(intent, room_id):
+                        return
+            except (MatrixRequestError, HomeserverUnavailable) as error:
+                log.info("not known whether a room was left", room=room_id, reason=str(error))
+
+    async def _leave_behind(self, intent: Intent, room_id: str) -> bool:
+        """Leave a room that is not to be stayed in; False: it was tried in vain."""
         if room_id not in await intent.joined_rooms():
-            return
+            return True
         invited = any(
             (turn.kind, turn.room_id, turn.prompt) == (TurnKind.INVITE, room_id, intent.user_id)
             for turn in await self._turns.unfinished()
         )
         # One that a person has invited becomes a member in a moment.
-        if not invited and self._is_visitor(intent, room_id):
-            log.info("an agent leaves another's room late", user=intent.user_id, room=room_id)
-            await _leave(intent, room_id)
+        if invited or not self._is_visitor(intent, room_id):
+            return True
+        log.info("an agent leaves another's room late", user=intent.user_id, room=room_id)
+        return await _leave(intent, room_id)
 
     def _door(self, intent: Intent, room_id: str) -> asyncio.Lock:
         return self._doors.setdefault((intent.user_id, room_id), asyncio.Lock())
@@ -92,10 +113,12 @@ async def _enter(intent: Intent, host: Agent) -> None:
         await intent.join(room_id)
 
 
-async def _leave(intent: Intent, room_id: str) -> None:
+async def _leave(intent: Intent, room_id: str) -> bool:
     try:
         async with asyncio.timeout(_LEAVE_WITHIN):
             await intent.leave(room_id)
+        return True
     except (MatrixRequestError, HomeserverUnavailable, TimeoutError) as error:
         reason = str(error) or "it took too long"
         log.warning("a room is not left", user=intent.user_id, room=room_id, reason=reason)
+        return False

@@ -133,6 +133,7 @@ class Toolbox:
         """Finish the audit log, and close the questions that nobody waits for any more."""
         await self.ledger.close()
         await self._asking.close()
+        await self._house.guest_posting.close()
 
     def handler(self, runtime: str) -> ToolHandler:
         """Runs the calls of the agents that live in a runtime, and of no others; what goes wrong
