@@ -233,9 +233,10 @@ async def test_a_removed_agents_room_leaves_the_space(
     space, key = quote(world.bridge.app.home.space_id), quote(room.room_id)
 
     async def child() -> Json:
-        return await ann.get(f"/rooms/{space}/state/m.space.child/{key}")
+        status, found = await ann.call("GET", f"/rooms/{space}/state/m.space.child/{key}")
+        return found if status == 200 else {}
 
-    assert await child()
+    await ann.watch("", child, what="the room is in the space")
     await world.runtime.delete_agent(room.agent.agent_id)
     known = world.bridge.app.stores.directory
 
