@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import secrets
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from letta_matrix.backup.copies import copy_apart, copy_database, is_database, s
 from letta_matrix.backup.faults import BackupError
 from letta_matrix.backup.folders import opened, staging, sync
 from letta_matrix.backup.stored import schema_of
+from letta_matrix.common.private_files import private_beside
 from letta_matrix.store.database_file import check_if_alone
 
 _LOGS = ("-wal", "-shm", "-journal")
@@ -178,14 +178,11 @@ def _is_log(name: str, beside: list[str]) -> bool:
 @contextlib.contextmanager
 def _whole(file: Path) -> Generator[Path]:
     """A file beside another, gone afterwards unless it was moved. Raises BackupError."""
-    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     try:
-        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        yield temporary
+        with private_beside(file) as temporary:
+            yield temporary
     except OSError as error:
         raise BackupError(f"{error.filename or file}: {error.strerror or error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

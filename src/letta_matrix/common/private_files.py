@@ -20,15 +20,22 @@ def make_private(path: Path, text: str) -> None:
 
 
 @contextmanager
-def _whole(path: Path, text: str) -> Generator[Path]:
-    """A file beside `path` that holds `text`, gone afterwards unless it was moved."""
+def private_beside(path: Path) -> Generator[Path]:
+    """An empty file beside `path`, mode 0600, gone afterwards unless it was moved."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _whole(path: Path, text: str) -> Generator[Path]:
+    """The same, with `text` in it."""
+    with private_beside(path) as temporary:
+        with temporary.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -52,10 +52,7 @@ def needed_to_change(levels: Mapping[str, Any], event_type: str) -> int:
 def is_powerful(levels: Mapping[str, Any], create: Mapping[str, Any], user_id: str) -> bool:
     """Whether a user may invite and change state, or has made the room, by its whole
     `m.room.create` event: who has less in a room of its own was given less there."""
-    needed = needed_for(levels)
-    wanted = max(needed["invite"], needed["state_default"])
-    above = (create.get("sender"), *creators(create))
-    return user_id in above or level_of(levels, user_id) >= wanted
+    return user_id == create.get("sender") or can_administer(levels, create, user_id)
 
 
 def level_of(levels: Mapping[str, Any], user_id: str) -> int:

@@ -39,7 +39,8 @@ class OptOuts:
             await let_go_on(book, portal.name, names)
         elif not self._policy.decided(portal.name, sender).stopped:
             log.info("somebody whom nobody answers wants no messages", bridge=portal.name)
-            known = book.contact(portal.name, names[-1]) or Contact(portal.name, names[-1])
+            key = self._policy.key_of(portal.name, sender)
+            known = book.contact(portal.name, key) or Contact(portal.name, key)
             await book.decide(replace(known, stopped=True))
 
 
