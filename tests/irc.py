@@ -93,6 +93,7 @@ class IrcClient:
     writer: asyncio.StreamWriter
     lines: list[str] = field(default_factory=list[str])
     members: set[str] = field(default_factory=set[str])
+    online: set[str] = field(default_factory=set[str])
     welcome: asyncio.Event = field(default_factory=asyncio.Event)
 
     def do(self, line: str) -> None:
@@ -101,6 +102,15 @@ class IrcClient:
 
     def say(self, where: str, text: str) -> None:
         self.do(f"PRIVMSG {where} :{text}")
+
+    async def meets(self, nick: str) -> None:
+        """Wait until somebody is on the network."""
+
+        def is_there() -> bool:
+            self.do(f"ISON {nick}")
+            return nick in self.online
+
+        await eventually(is_there, what=f"{nick} on the network")
 
     async def told(self, line: str) -> None:
         """Wait until this was heard."""
@@ -113,6 +123,8 @@ class IrcClient:
             self.do(f"PONG {words[1]}")
         elif words[1:2] == ["001"]:
             self.welcome.set()
+        elif words[1:2] == ["303"]:
+            self.online = {*words[3].removeprefix(":").split()}
         elif words[1:2] == ["JOIN"]:
             self.members.add(who)
         elif words[1:2] == ["PRIVMSG"]:

@@ -76,6 +76,8 @@ async def network(
             await made.tell("open net")
             await made.tell("nick letta", "net")
             await made.tell("connect", "net")
+            # It says that it connects; who is not there yet joins nothing.
+            await client.meets("letta")
             client.do("JOIN #lobby")
             await made.tell("join #lobby", "net")
             await eventually(lambda: "letta" in client.members, what="the line is in the channel")
