@@ -59,8 +59,9 @@ def told(finding: Finding) -> tuple[Mark, str]:
         ("", ["r0.6.1", "v1.12"], OK, "does not say what it is"),
         ("Synapse/1.99.0", ["v1.11"], WARNING, "older than what the bridge is tried with"),
         ("Dendrite/0.15.2", ["v1.11"], WARNING, "was not tried with"),
-        ("Synapse/1.90.0", ["v1.7", "v1.10"], WARNING, "files are not given out"),
-        ("Synapse/1.70.0", ["v1.5", "nonsense"], TROUBLE, "lacks the ping"),
+        ("Synapse/1.70.0", ["v1.5", "nonsense"], WARNING, "lacks the ping"),
+        ("Dendrite/0.15.2", ["v1.0", "v1.2"], WARNING, "was not tried with"),
+        ("", ["v1.2"], WARNING, "lacks the ping"),
     ],
 )
 def test_versions(software: str, specs: list[str], mark: Mark, says: str) -> None:

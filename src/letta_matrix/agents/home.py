@@ -131,11 +131,13 @@ class Home:
             await self.take_out(agent.room_id)
             await self._directory.change([agent.agent_id], lambda one: marked(one, space=None))
 
-    async def wake(self, txn_id: str) -> None:
-        """Make the homeserver look at its queue for us (FACTS 2: after a ping alone it may not)."""
+    async def wake(self, txn_id: str) -> bool:
+        """Make the homeserver look at its queue for us, which after a ping alone it may not;
+        whether there was a room to send that into. Raises as `ensure` does."""
         content = {"wake": txn_id}
         if room_id := self.control_room_id or self.space_id:
             await self._bot.send(room_id, CONTROL_EVENT, content, txn_id, give_up_after=30)
+        return bool(room_id)
 
     async def _register(self) -> None:
         if await self._meta.get("bot_sole") is None:

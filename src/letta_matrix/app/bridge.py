@@ -12,7 +12,7 @@ from mautrix.errors import MatrixRequestError
 
 from letta_matrix import __version__
 from letta_matrix.app.assembly import App
-from letta_matrix.app.checks import watch_parts
+from letta_matrix.app.checks import NO_PING, watch_parts
 from letta_matrix.app.connection import Connection
 from letta_matrix.app.doors import Doors
 from letta_matrix.app.exposition import Exposition
@@ -53,7 +53,12 @@ class Bridge:
         self.connection = Connection(app, self.appservice)
         ping = Ping(config, app.homeserver)
         self._pulse = StorePulse(app.stores.database, ping)
-        self._reach = Reach(ping, lambda: self.appservice.heard_at, lambda: self.connection.is_up)
+        self._reach = Reach(
+            ping,
+            lambda: self.appservice.heard_at,
+            lambda: self.connection.is_up and self.connection.pings,
+            self.connection.echo,
+        )
         self.health = Health(app, self.appservice, self.connection, self._reach)
         metrics = Metrics(app, self.appservice, self.health.is_ready).all()
         told, asked = self.health.told, self.health.asked_if_ready
@@ -102,6 +107,7 @@ class Bridge:
         vitals.watch("homeserver", lambda: self.connection.trouble)
         watch_parts(self.app, [self.appservice.connections, self._doors.connections])
         vitals.watch("reachability", lambda: self._reach.trouble)
+        vitals.watch("ping", lambda: None if self.connection.pings else NO_PING)
         for one in self.app.listings.discoveries:
             vitals.watch(f"runtime {one.name}", lambda one=one: said(one.trouble))
 
@@ -110,6 +116,7 @@ class Bridge:
         app = self.app
         works: list[Work] = [
             self.connection.run,
+            self.connection.echo.run,
             app.sweep.run,
             app.dispatcher.prune,
             app.catch_up.beat,

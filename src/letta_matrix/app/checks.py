@@ -17,6 +17,12 @@ NO_RUNTIMES = Trouble(
     "add one under `runtimes` in config.yaml (docs/how-to/runtimes.md), or set LETTA_API_URL, and "
     "start the bridge again",
 )
+NO_PING = Trouble(
+    "the homeserver has no ping (Matrix 1.7), so that the bridge cannot ask whether it is reached: "
+    "it sees that by what comes back, a minute or two later",
+    "nothing, or upgrade it; docs/how-to/other-homeservers.md tells what else it lacks",
+    warns=True,
+)
 
 
 def watch_parts(app: "App", connections: list[Connections]) -> None:

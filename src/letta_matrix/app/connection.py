@@ -7,6 +7,7 @@ import structlog
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.app.assembly import App
+from letta_matrix.app.echo import Echo
 from letta_matrix.app.reach import AWAY, HANGS, NotReached, reach
 from letta_matrix.common import clock
 from letta_matrix.common.parts import part
@@ -35,6 +36,16 @@ class Connection:
 
     def __post_init__(self) -> None:
         self.is_up = False
+        self.pings = True
+        """Whether the homeserver has a ping, by which it can be asked whether it reaches us."""
+        app = self._app
+        self.echo = Echo(
+            app.home,
+            self._appservice,
+            app.config.appservice.url,
+            lambda: self.pings if self.is_up else None,
+            app.sweep.due.set,
+        )
         self.begun = asyncio.Event()
         self._away: Trouble | None = None
         self._since = clock.now()
@@ -89,10 +100,10 @@ class Connection:
         # The time is the cause: each start pings and wakes anew.
         transaction = txn_id("start", str(time.time_ns()))
         try:
-            await reach(app.homeserver, app.config, transaction)
+            self.pings = await reach(app.homeserver, app.config, transaction)
             await app.remembered.check()
             app.sweep.expect(self._appservice.expect(transaction))
-            await app.home.wake(transaction)
+            await self.echo.send(transaction)
             await app.lookout.prepare()
             if not app.provisioner.begun:
                 await app.provisioner.begin()

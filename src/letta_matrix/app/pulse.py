@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import structlog
 
+from letta_matrix.app.echo import Echo
 from letta_matrix.app.reach import NotReached, ping, unanswered
 from letta_matrix.common import clock
 from letta_matrix.common.vitals import Trouble
@@ -95,14 +96,16 @@ class Ping:
 class Reach:
     """Whether the homeserver reaches us: asked every minute, and when somebody wants to know, then
     not again for 15 s (2 s where it does not). Where it has just reached us nothing is asked.
-    `heard_at` tells when it did, `connected` whether it is there at all."""
+    `heard_at` tells when it did, `pings` whether it is there and can be asked, `echo` whether what
+    we send comes back."""
 
     def __init__(
-        self, ping: Ping, heard_at: Callable[[], float], connected: Callable[[], bool]
+        self, ping: Ping, heard_at: Callable[[], float], pings: Callable[[], bool], echo: Echo
     ) -> None:
         self._ping = ping
         self._heard_at = heard_at
-        self._connected = connected
+        self._pings = pings
+        self._echo = echo
         self._asked_at = -math.inf
         self._trouble: Trouble | None = None
         self._asking: asyncio.Task[None] | None = None
@@ -110,7 +113,8 @@ class Reach:
     @property
     def trouble(self) -> Trouble | None:
         """Why it does not reach us, as far as is known."""
-        return None if self._heard_at() > self._asked_at else self._trouble
+        asked = None if self._heard_at() > self._asked_at else self._trouble
+        return asked or self._echo.trouble
 
     async def run(self) -> None:
         """Ask every minute, for ever."""
@@ -132,7 +136,7 @@ class Reach:
             await asyncio.gather(self._asking, return_exceptions=True)
 
     async def _ask(self) -> None:
-        if not self._connected() or self._is_known():
+        if not self._pings() or self._is_known():
             return
         self._asked_at, before = clock.now(), self.trouble
         self._trouble = await self._ping.send()

@@ -5,7 +5,7 @@ ping), and what it tries is the `url` of *its* copy of the registration.
 """
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -13,11 +13,11 @@ from mautrix.api import ClientPath, Method
 from mautrix.errors import MatrixRequestError
 from yarl import URL
 
-from letta_matrix.common.json_fields import mapping
+from letta_matrix.common.json_fields import as_texts, mapping
 from letta_matrix.common.vitals import Trouble
 from letta_matrix.config import Config
 from letta_matrix.matrix import answers
-from letta_matrix.matrix.errors import is_misrouted, refusal
+from letta_matrix.matrix.errors import NOT_REGISTERED, is_about_token, is_misrouted, refusal
 from letta_matrix.matrix.requests import HomeserverUnavailable, Requests
 
 AWAY = Trouble("the homeserver cannot be reached")
@@ -29,7 +29,11 @@ HANGS = Trouble(
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
 _PINGS = ("M_CONNECTION_FAILED", "M_CONNECTION_TIMEOUT", "M_BAD_STATUS")
 """What a homeserver says of an application service that it does not reach."""
-_STATUS = re.compile(r"HTTP (\d{3})")
+_SILENT = ("M_CONNECTION_FAILED", "M_CONNECTION_TIMEOUT")
+_STATUS = re.compile(r"(?:HTTP|status)(?: response)? (\d{3})")
+PING_SPEC = "v1.7"
+_FLAGS = ("fi.mau.msc2659", "fi.mau.msc2659.stable")
+"""What homeservers called the ping before that version."""
 _CONTAINER = (
     "Nobody listens there, as seen from the homeserver. In a container, 127.0.0.1 and localhost "
     "are the container itself: name an address of this machine, and let appservice.hostname be "
@@ -57,17 +61,19 @@ class NotReached(HomeserverUnavailable):
         self.trouble = trouble
 
 
-async def reach(homeserver: Requests, config: Config, transaction_id: str) -> None:
+async def reach(homeserver: Requests, config: Config, transaction_id: str) -> bool:
     """Ask the homeserver to reach us (spec v1.7, MSC2659), which also ends its backoff, and whom
-    it takes us for. One try each, so that a faulty registration shows at once.
+    it takes us for; whether it has a ping at all. One try each, so that a faulty registration
+    shows at once.
 
     Raises:
         NotReached: something is configured wrongly.
         HomeserverUnavailable: it gave no answer that counts.
     """
     async with _explaining(homeserver, config):
-        await ping(homeserver, config, transaction_id)
+        pings = await ping(homeserver, config, transaction_id)
     await recognised(homeserver, config)
+    return pings
 
 
 async def recognised(homeserver: Requests, config: Config) -> None:
@@ -79,8 +85,8 @@ async def recognised(homeserver: Requests, config: Config) -> None:
     _check_name(answers.words(str(told["user_id"])), config)
 
 
-async def ping(homeserver: Requests, config: Config, transaction_id: str) -> None:
-    """Ask the homeserver to reach us, once.
+async def ping(homeserver: Requests, config: Config, transaction_id: str) -> bool:
+    """Ask the homeserver to reach us, once; whether it can be asked.
 
     Raises:
         NotReached: it says that it cannot.
@@ -91,15 +97,48 @@ async def ping(homeserver: Requests, config: Config, transaction_id: str) -> Non
     try:
         await homeserver.request(Method.POST, path, body, give_up_after=0)
     except MatrixRequestError as error:
+        if is_misrouted(error) and await _has_no_ping(homeserver):
+            return False
         raise NotReached(await _explained(error, homeserver, config)) from error
     except HomeserverUnavailable as error:
         # Synapse trips over its own timer when it is sending to us already: we were reached.
         if any(sign in str(error) for sign in ("AlreadyCalled", "AlreadyCancelled")):
-            return
+            return True
         cause = error.__cause__
-        if isinstance(cause, MatrixRequestError) and cause.errcode in _PINGS:
+        if isinstance(cause, MatrixRequestError) and _is_of_the_ping(cause):
             raise NotReached(_unreached(cause, config.appservice.url)) from error
         raise
+    return True
+
+
+async def _has_no_ping(homeserver: Requests) -> bool:
+    """Whether it says itself that it is too old for one; a worker or a proxy that does not pass
+    the ping on knows nothing of it either."""
+    anybody, shape = homeserver.with_token(""), answers.having("versions", list)
+    try:
+        told = await anybody.request(Method.GET, ClientPath.versions, give_up_after=0, shape=shape)
+    except (MatrixRequestError, HomeserverUnavailable):
+        return False
+    flags = mapping(told.get("unstable_features"))
+    return not speaks(as_texts(told["versions"]), PING_SPEC) and not any(map(flags.get, _FLAGS))
+
+
+def speaks(specs: Collection[str], least: str) -> bool:
+    """Whether a homeserver that lists these versions of the specification knows what came with
+    version `least`."""
+    return any(_number(spec) >= _number(least) for spec in specs)
+
+
+def _number(spec: str) -> tuple[int, ...]:
+    match = re.fullmatch(r"v(\d{1,4})\.(\d{1,4})", spec)
+    return (int(match[1]), int(match[2])) if match else (0,)
+
+
+def _is_of_the_ping(error: MatrixRequestError) -> bool:
+    """Whether it says that the ping failed, and not the homeserver: those of the Conduit family
+    have no errcode for that."""
+    named = "appservice" in str(error.message).lower()
+    return error.errcode in _PINGS or (error.errcode == "M_UNKNOWN" and named)
 
 
 def unanswered(url: str) -> Trouble:
@@ -126,6 +165,8 @@ async def _explaining(homeserver: Requests, config: Config) -> AsyncGenerator[No
 async def _explained(error: MatrixRequestError, homeserver: Requests, config: Config) -> Trouble:
     """What a refusal of the first requests means."""
     service = config.appservice
+    if is_about_token(error):
+        return Trouble(NOT_REGISTERED)
     if error.errcode == "M_URL_NOT_SET":
         return Trouble(
             "the homeserver cannot reach us, as the registration that it reads has no url",
@@ -143,13 +184,13 @@ async def _explained(error: MatrixRequestError, homeserver: Requests, config: Co
 
 def _unreached(error: MatrixRequestError, url: str) -> Trouble:
     told = " ".join(str(error.message or error.errcode).split()).rstrip(".")
-    status = _STATUS.search(told) if error.errcode == "M_BAD_STATUS" else None
+    status = None if error.errcode in _SILENT else _STATUS.search(told)
     at = _at(url)
     if status is not None and status[1] in ("401", "403"):
-        return Trouble(f"{at}: its hs_token is not ours ({status[0]})", _COPY)
+        return Trouble(f"{at}: its hs_token is not ours (HTTP {status[1]})", _COPY)
     if status is not None:
         return Trouble(
-            f"{at}: another program answers there ({status[0]}), or there is a path in the "
+            f"{at}: another program answers there (HTTP {status[1]}), or there is a path in the "
             "address. The port is that of appservice.port.",
             _CHANGE,
         )

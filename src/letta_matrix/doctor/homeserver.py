@@ -1,7 +1,6 @@
 """Checks of the homeserver itself: whether it is there, and which it is."""
 
 import asyncio
-import re
 from collections.abc import Collection
 from typing import Any
 
@@ -10,7 +9,7 @@ from mautrix.api import ClientPath, Method
 from mautrix.errors import MatrixRequestError
 from yarl import URL
 
-from letta_matrix.app.reach import HANGS
+from letta_matrix.app.reach import HANGS, PING_SPEC, speaks
 from letta_matrix.common.json_fields import as_texts, mapping, string_of
 from letta_matrix.common.program import typed
 from letta_matrix.doctor.check import check
@@ -24,7 +23,6 @@ from letta_matrix.matrix.requests import HomeserverUnavailable
 
 _TIMEOUT = aiohttp.ClientTimeout(total=10)
 _HANGS_AFTER = 5.0
-_PING_SPEC, _MEDIA_SPEC = "v1.7", "v1.11"
 _ADDRESS = (
     "see whether it runs, and whether homeserver.url in config.yaml is its address as this machine "
     "reaches it: `curl` it with /_matrix/client/versions behind it"
@@ -103,25 +101,20 @@ def judge_version(software: str, specs: Collection[str]) -> Finding:
     Matrix that it speaks."""
     name, _, number = software.partition("/")
     called = f"{name} {number}".strip() or "a homeserver that does not say what it is"
-    if not _speaks(specs, _PING_SPEC):
-        return trouble(
-            f"{called} speaks no Matrix {_PING_SPEC}: it lacks the ping, by which the bridge "
-            "knows that it is reached",
-            "upgrade the homeserver",
-        )
-    if not _speaks(specs, _MEDIA_SPEC):
-        return warning(
-            f"{called} speaks no Matrix {_MEDIA_SPEC}: files are not given out as the bridge asks "
-            "for them",
-            "upgrade the homeserver",
-            shows="agents do not get pictures and files",
-        )
     known = tried("matrix-synapse")
     if name and name != "Synapse":
         return warning(
             f"it is {called}, which the bridge was not tried with",
-            "tell us how it goes; Synapse is what it is made for",
+            "see what is known of it (docs/how-to/other-homeservers.md); Synapse is what the "
+            "bridge is made for",
             shows="perhaps not at all",
+        )
+    if not speaks(specs, PING_SPEC):
+        return warning(
+            f"{called} speaks no Matrix {PING_SPEC}: it lacks the ping, by which the bridge "
+            "knows at once that it is reached",
+            "upgrade the homeserver",
+            shows="only in that such a trouble is told a minute or two later",
         )
     if older(number, known):
         return warning(
@@ -130,14 +123,6 @@ def judge_version(software: str, specs: Collection[str]) -> Finding:
             shows="perhaps not at all",
         )
     return fine(f"{called}; tried with Synapse {known or 'of this year'}")
-
-
-def _speaks(specs: Collection[str], least: str) -> bool:
-    def number(spec: str) -> tuple[int, ...]:
-        match = re.fullmatch(r"v(\d+)\.(\d+)", spec)
-        return (int(match[1]), int(match[2])) if match else (0,)
-
-    return any(number(spec) >= number(least) for spec in specs)
 
 
 async def _versions(subject: Subject) -> dict[str, Any]:

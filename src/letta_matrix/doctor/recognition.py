@@ -96,12 +96,16 @@ async def reachability(subject: Subject) -> Findings:
             return [unknown(f"the ping needs port {at.port} of appservice.port: {blocked}")]
         try:
             transaction = txn_id("doctor", str(time.time_ns()))
-            await ping(subject.homeserver, subject.config, transaction)
+            pings = await ping(subject.homeserver, subject.config, transaction)
         except NotReached as error:
             return [found(error.trouble)]
         except HomeserverUnavailable as error:
             return [unknown(f"it is not known whether we are reached: {error}")]
-    return [fine(f"the homeserver reaches us at {at.url}, and we reach it")]
+    if pings:
+        return [fine(f"the homeserver reaches us at {at.url}, and we reach it")]
+    if subject.health is not None:
+        return [fine("the homeserver has no ping, and the running bridge gets what it sends")]
+    return [unknown("the homeserver has no ping: only a running bridge sees whether it is reached")]
 
 
 @check(

@@ -139,13 +139,19 @@ def event(answer: Answer) -> bool:
 
 def chunk(answer: Answer) -> bool:
     """A page of events."""
-    found = items(answer.get("chunk"))
-    return found is not None and all(isinstance(one, dict) for one in found)
+    found = items(answer.get("chunk")) or []
+    return having("chunk", list)(answer) and all(isinstance(one, dict) for one in found)
 
 
 def having(field: str, kind: type = dict) -> Shape:
-    """An object in which `field` is of a JSON kind."""
-    return lambda answer: isinstance(answer.get(field), kind)
+    """An object in which `field` is of a JSON kind. Homeservers in Go write `null` for a list with
+    nothing in it."""
+
+    def fits(answer: Answer) -> bool:
+        value = answer.get(field)
+        return isinstance(value, kind) or (kind is list and value is None and field in answer)
+
+    return fits
 
 
 def _is_id(value: object, sigil: str) -> bool:

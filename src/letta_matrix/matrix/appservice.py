@@ -51,7 +51,8 @@ class AppserviceHandler(Protocol):
 class Appservice:
     """An aiohttp server for the homeserver. `counters` counts transactions and oddities;
     `connections` are its own, so that no other port takes the homeserver's place; `heard_at` is
-    when the homeserver reached us last (`clock.now`). An `earlier` hs_token is accepted, too."""
+    when the homeserver reached us last (`clock.now`), `pushed_at` when with a transaction, and
+    `stored_at` when with one that was admitted. An `earlier` hs_token is accepted, too."""
 
     def __init__(self, hs_token: str, handler: AppserviceHandler, earlier: str = "") -> None:
         self._hs_tokens = [token.encode() for token in (hs_token, earlier) if token]
@@ -60,7 +61,8 @@ class Appservice:
         self.connections = Connections(kept_connections())
         self._server: AiohttpServer | None = None
         self._expected: tuple[bytes, asyncio.Event] | None = None
-        self._warned_at = self.heard_at = -math.inf
+        self._warned_at = -math.inf
+        self.heard_at = self.pushed_at = self.stored_at = -math.inf
 
     def application(self) -> web.Application:
         app = web.Application(client_max_size=_MAX_BODY, middlewares=[self._authenticate])
@@ -129,7 +131,7 @@ class Appservice:
             )
 
     async def _transaction(self, request: web.Request) -> web.Response:
-        txn_id = request.match_info["txn_id"]
+        txn_id, self.pushed_at = request.match_info["txn_id"], clock.now()
         try:
             async with asyncio.timeout(_BODY_SECONDS):
                 raw = await request.read()
@@ -151,6 +153,7 @@ class Appservice:
             log.error("a transaction could not be stored", txn_id=txn_id, error=_one_line(error))
             return _error(500, "M_UNKNOWN", "the transaction could not be stored")
         self.counters["transactions"] += 1
+        self.stored_at = clock.now()
         if self._expected is not None and self._expected[0] in raw:
             self._expected[1].set()
         return web.json_response({})

@@ -7,14 +7,17 @@ _TOO_LARGE = {413, 414, 431}
 _ODD = {400, 415}
 """Without an errcode: a proxy's answer to this request, or to whatever we send (nginx says 400 to
 http:// at its port for https://)."""
+_NOT_IMPLEMENTED = 501
 _GATEWAY_ERRORS = {502, 503, 504}
 """From a proxy whose homeserver is gone; those of the homeserver itself carry an errcode."""
 
+NOT_REGISTERED = (
+    "the homeserver does not know our as_token: list registration.yaml in its "
+    "app_service_config_files and restart it (docs/how-to/other-homeservers.md: how others than "
+    "Synapse are told)"
+)
 _PASSING = {
-    "M_UNKNOWN_TOKEN": (
-        "the homeserver does not know our as_token: list registration.yaml in its "
-        "app_service_config_files and restart it"
-    ),
+    "M_UNKNOWN_TOKEN": NOT_REGISTERED,
     "M_MISSING_TOKEN": (
         "the homeserver got no token from us: a proxy in between must pass on the "
         "Authorization header"
@@ -22,10 +25,17 @@ _PASSING = {
     "M_RESOURCE_LIMIT_EXCEEDED": "the homeserver serves nobody now, as its admin has decided",
 }
 """Errors that are about no request, with what an operator should know."""
-_MEDIA_OFF = (
-    "the homeserver has no media repository there (M_UNRECOGNIZED): it is off (Synapse: "
-    "enable_media_repo), or a proxy in between does not pass on /_matrix/media to who has it"
-)
+_LACKING = {
+    "media/": (
+        "the homeserver has no media repository there (M_UNRECOGNIZED): it is off (Synapse: "
+        "enable_media_repo), or a proxy in between does not pass on /_matrix/media to who has it"
+    ),
+    "/admin/": (
+        "the homeserver has no admin API of Synapse there (M_UNRECOGNIZED): it is another one, or "
+        "a proxy in between does not pass on /_synapse/admin"
+    ),
+}
+"""What is not there, by what is in the path of the request."""
 
 
 class ServerSilent(MatrixRequestError):
@@ -40,21 +50,46 @@ class ServerSilent(MatrixRequestError):
         self.message = text
 
 
+class OwnSession(MatrixRequestError):
+    """The homeserver keeps our own token as a session, which would end with all others of the
+    account."""
+
+    def __init__(self, device_id: str) -> None:
+        text = (
+            f"not done, as the bridge's own token is one of the sessions ({device_id}): end the "
+            "others one by one, and the account's password, by the homeserver's own means"
+        )
+        super().__init__(text)
+        self.http_status = 400
+        self.errcode = "M_FORBIDDEN"
+        self.message = text
+
+
 def is_refusal(error: MatrixRequestError) -> bool:
     """Whether the homeserver said no to this request, so that trying again is of no use.
 
     A 4xx that is about our token or about everybody, or that carries no Matrix errcode (a
-    reverse proxy's own answer), says nothing about the request.
+    reverse proxy's own answer), says nothing about the request. Dendrite says 501 of what is
+    switched off.
     """
     status, errcode = error.http_status, error.errcode
+    if status == _NOT_IMPLEMENTED:
+        return bool(errcode)
     if not 400 <= status < 500 or errcode in _PASSING:
         return False
     return status in _TOO_LARGE or bool(errcode)
 
 
+def is_about_token(error: MatrixRequestError) -> bool:
+    """Whether the homeserver does not know our token; at a ping those of the Conduit family have
+    an errcode of their own for that."""
+    told = error.errcode
+    return told == "M_UNKNOWN_TOKEN" or (told == "M_UNAUTHORIZED" and error.http_status == 401)
+
+
 def is_misrouted(error: MatrixRequestError) -> bool:
-    """Whether an endpoint is unknown where every homeserver has it: one of its workers that does
-    not serve it was asked, or the address has a path too many."""
+    """Whether an endpoint is unknown: the homeserver has no such thing, one of its workers that
+    does not serve it was asked, or the address has a path too many."""
     return error.errcode == "M_UNRECOGNIZED"
 
 
@@ -76,7 +111,7 @@ def is_about_another(error: MatrixRequestError) -> bool:
 
 def refusal(error: MatrixRequestError) -> str:
     """One line about what the homeserver, or a proxy in front of it, refused, for an operator."""
-    if isinstance(error, ServerSilent):
+    if isinstance(error, ServerSilent | OwnSession):
         return str(error)
     if (told := _PASSING.get(str(error.errcode))) is not None:
         return told
@@ -86,8 +121,9 @@ def refusal(error: MatrixRequestError) -> str:
         return not_of_matrix(f"HTTP {error.http_status}")
     if is_misrouted(error):
         return (
-            "the homeserver does not know what we ask for (M_UNRECOGNIZED): homeserver.url is its "
-            "address without a path behind it, and a proxy in between passes on all of /_matrix"
+            "the homeserver does not know what we ask for (M_UNRECOGNIZED): homeserver.url has a "
+            "path too many, a proxy in between does not pass on all of /_matrix, or it has no such "
+            "request (docs/how-to/other-homeservers.md)"
         )
     return f"the homeserver refused: {error.errcode or error.http_status}: {error.message or error}"
 
@@ -115,5 +151,8 @@ def reason_of(error: MatrixRequestError) -> str:
 def refused_request(error: MatrixRequestError) -> str:
     """As `refusal`, behind the request that was refused, for those who did not make it."""
     requests: list[str] = getattr(error, "__notes__", [])
-    is_media = is_misrouted(error) and "media/" in "".join(requests[:1])
-    return ": ".join([*requests[:1], _MEDIA_OFF if is_media else refusal(error)])
+    told = refusal(error)
+    if is_misrouted(error):
+        lacking = (text for part, text in _LACKING.items() if part in "".join(requests[:1]))
+        told = next(lacking, told)
+    return ": ".join([*requests[:1], told])

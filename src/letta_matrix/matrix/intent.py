@@ -11,6 +11,7 @@ from mautrix.errors import MatrixRequestError, MUserInUse
 from letta_matrix.common.json_fields import Json, items, mapping
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.content import MARKER
+from letta_matrix.matrix.errors import OwnSession
 from letta_matrix.matrix.requests import Options, Recover
 from letta_matrix.matrix.room_reading import RoomReader
 
@@ -62,12 +63,25 @@ class Intent(RoomReader):
         return int(default) if _ROOM_VERSION.fullmatch(default) else _OLD_ROOM_VERSION
 
     async def devices(self) -> list[str]:
-        """The ids of the sessions in which somebody is signed in (spec: Device management)."""
+        """The ids of the sessions in which somebody else is signed in (spec: Device management)."""
         answer = await self._get(ClientPath.v3.devices, answers.having("devices", list))
-        return [str(mapping(one).get("device_id")) for one in items(answer.get("devices")) or []]
+        found = items(answer.get("devices")) or []
+        ids = [str(mapping(one).get("device_id")) for one in found]
+        own = await self._own_device() if ids else ""
+        return [one for one in ids if one != own]
+
+    async def _own_device(self) -> str:
+        """The device of our token, where the homeserver has made one for it; "" for none, as
+        Synapse does."""
+        path, shape = ClientPath.v3.account.whoami, answers.user_id
+        told = await self.homeserver.request(Method.GET, path, shape=shape)
+        return str(told.get("device_id") or "") if told["user_id"] == self.user_id else ""
 
     async def end_sessions(self) -> None:
-        """Sign out whoever is signed in to the account (spec: `POST /logout/all`)."""
+        """Sign out whoever is signed in to the account (spec: `POST /logout/all`). Raises
+        MatrixRequestError, too, where that would end our own token."""
+        if own := await self._own_device():
+            raise OwnSession(own)
         await self._background(Method.POST, ClientPath.v3.logout["all"], {})
 
     async def set_displayname(self, name: str) -> None:

@@ -5,10 +5,12 @@ import re
 
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.matrix.errors import is_misrouted
 from letta_matrix.matrix.requests import BodyTooLarge, HomeserverUnavailable, Requests
 
 _ELSEWHERE = 20.0
 """Seconds; homeservers ask another one for minutes."""
+_SINCE_1_11, _BEFORE = "_matrix/client/v1/media/download", "_matrix/media/v3/download"
 _MXC = re.compile(
     r"mxc://(?P<server>(?:[A-Za-z0-9][A-Za-z0-9.-]{0,229}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?)"
     r"/(?P<media_id>[A-Za-z0-9_-]{1,255})"
@@ -36,17 +38,19 @@ class MediaAway(MediaFault):
 
 
 def download_path(mxc: str) -> str:
-    """Where the homeserver has what is behind an `mxc://` URI. Raises NoMediaAddress."""
+    """Where the homeserver has what is behind an `mxc://` URI (spec v1.11). Raises
+    NoMediaAddress."""
     match = _MXC.fullmatch(mxc)
     if match is None:
         raise NoMediaAddress("its address is not one of Matrix")
-    return f"_matrix/client/v1/media/download/{match['server']}/{match['media_id']}"
+    return f"{_SINCE_1_11}/{match['server']}/{match['media_id']}"
 
 
 async def download(
     homeserver: Requests, user_id: str, mxc: str, most: int, *, cut: bool = False
 ) -> bytes:
-    """The bytes behind an `mxc://` URI, fetched as `user_id` (spec v1.11: authenticated media).
+    """The bytes behind an `mxc://` URI, fetched as `user_id`; from a homeserver without
+    authenticated media (spec before v1.11) as anybody gets them.
 
     More than `most` bytes are not read: with `cut` the first `most` of them are the answer.
     Raises MediaFault.
@@ -55,7 +59,13 @@ async def download(
     away = None if server == user_id.partition(":")[2] else _ELSEWHERE
     try:
         async with asyncio.timeout(away):
-            return await homeserver.read(path, user_id, most, cut=cut)
+            try:
+                return await homeserver.read(path, user_id, most, cut=cut)
+            except MatrixRequestError as error:
+                if not is_misrouted(error):
+                    raise
+                before = path.replace(_SINCE_1_11, _BEFORE)
+                return await homeserver.read(before, user_id, most, cut=cut)
     except TimeoutError:
         raise MediaAway(f"{server}, where it is, did not answer within {away:g} s") from None
     except BodyTooLarge:

@@ -13,7 +13,7 @@ from typing import Any, Self, TypedDict, cast
 
 import aiohttp
 from mautrix.api import Method, PathBuilder
-from mautrix.errors import MatrixConnectionError, MatrixRequestError, MUnknownToken
+from mautrix.errors import MatrixConnectionError, MatrixRequestError
 from yarl import URL
 
 from letta_matrix.common import clock
@@ -24,6 +24,7 @@ from letta_matrix.matrix.answers import ForeignAnswer, Redirected, Shape
 from letta_matrix.matrix.api import TOO_MANY, Api, RateLimited, request_error
 from letta_matrix.matrix.errors import (
     is_about_another,
+    is_about_token,
     is_misrouted,
     is_refusal,
     may_be_about_the_request,
@@ -298,8 +299,8 @@ class Requests:
         used = self._api.token
         try:
             return await self._sent(method, path, content, params, headers)
-        except MUnknownToken:
-            if not self._other_token:
+        except MatrixRequestError as error:
+            if not self._other_token or not is_about_token(error):
                 raise
             # Another request may have found out meanwhile.
             if self._api.token == used:

@@ -1,8 +1,11 @@
 """The tool that tells what the caller has not read yet."""
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, NotRequired
+
+from mautrix.errors import MForbidden
 
 from letta_matrix.access.principal import Scope
 from letta_matrix.common.json_fields import items, mapping
@@ -86,7 +89,9 @@ async def snapshots(caller: Caller, room_ids: Sequence[str]) -> Mapping[str, Sna
     if not room_ids:
         return {}
     if caller.agent_id:
-        return await intent.snapshots(room_ids, limit=_EVENTS)
+        # Those of the Conduit family give no sync to application services.
+        with contextlib.suppress(MForbidden):
+            return await intent.snapshots(room_ids, limit=_EVENTS)
 
     # The bot, whom Synapse gives no sync: of its receipts nothing is to be learnt.
     async def one(room_id: str) -> tuple[str, Snapshot]:

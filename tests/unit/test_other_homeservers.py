@@ -1,0 +1,309 @@
+"""The bridge on homeservers that are not Synapse: what people do with agents works there, and what
+such a homeserver lacks is said."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mautrix.errors import MatrixRequestError
+from tests.fake_homeserver import Fault, Json
+from tests.other_homeservers import BOT, CONTINUWUITY, DENDRITE, KINDS, OLD, Kind, OtherHomeserver
+from tests.unit.test_approval_flow import ask_for_bash
+from tests.unit.test_attachments import picture
+from tests.unit.test_health import config_on
+from tests.waiting import Clock, eventually, settled
+
+from letta_matrix.access.faults import Fault as ToolFault
+from letta_matrix.access.faults import ToolError
+from letta_matrix.access.principal import Principal
+from letta_matrix.app.bridge import Bridge
+from letta_matrix.common.vitals import State, lines
+from letta_matrix.matrix.errors import refusal, refused_request
+from letta_matrix.matrix.intent import Intent
+from letta_matrix.matrix.server_admin import ServerAdmin
+from letta_matrix.runtimes.memory import MemoryRuntime
+from letta_matrix.runtimes.protocol import AgentInfo
+
+ADA = AgentInfo("agent-1", "Ada")
+GHOST = "@agent_1:test"
+FILE = "mxc://test/abc"
+
+
+@dataclass
+class Place:
+    """A bridge on one of them, with one agent, in whose room a person is."""
+
+    server: OtherHomeserver
+    bridge: Bridge
+    runtime: MemoryRuntime
+    room_id: str = ""
+
+    async def said(self, number: int) -> list[str]:
+        """What the agent has said, once that is so much."""
+        server = self.server
+
+        def own() -> list[str]:
+            sent = server.messages(self.room_id)
+            of_others = [str(e["content"].get("body")) for e in sent if e["sender"] != GHOST]
+            return [one for one in server.bodies(self.room_id, "m.text") if one not in of_others]
+
+        return await eventually(own, lambda told: len(told) >= number and "▍" not in str(told))
+
+    async def call(self, tool: str, **arguments: Any) -> Any:
+        """What a tool tells the agent."""
+        toolbox = self.bridge.app.toolbox
+        return await toolbox.call(Principal("t", ADA.agent_id), tool, arguments, door="mcp")
+
+    def troubles(self) -> list[str]:
+        return lines(self.bridge.app.vitals.checks(), State.TROUBLE)
+
+    def warnings(self) -> list[str]:
+        return lines(self.bridge.app.vitals.checks(), State.WARNING)
+
+
+@asynccontextmanager
+async def bridge_on(kind: Kind, database_file: Path) -> AsyncGenerator[Place]:
+    """A bridge that is started."""
+    server = OtherHomeserver(kind)
+    await server.start()
+    runtime = MemoryRuntime()
+    runtime.add(ADA)
+    people = {"test": "user", "@ann:test": "admin"}
+    agents = {"room_members": ["@ann:test"], "poll_interval": 0.1}
+    config = config_on(server, database_file, agents=agents, permissions=people)
+    place = Place(server, Bridge(config, [runtime]), runtime)
+    await place.bridge.start()
+    server.push_to(f"http://127.0.0.1:{config.appservice.port}", "h")
+    try:
+        yield place
+    finally:
+        await place.bridge.close()
+        await server.stop()
+
+
+@asynccontextmanager
+async def settled_on(kind: Kind, database_file: Path) -> AsyncGenerator[Place]:
+    """The agent has its room, and the person is there."""
+    async with bridge_on(kind, database_file) as place:
+
+        def room() -> str:
+            row = place.bridge.app.stores.directory.get(ADA.agent_id)
+            return str(row.room_id or "") if row is not None else ""
+
+        place.room_id = await eventually(room, what="the agent's room")
+        await eventually(place.bridge.is_ready, what="ready")
+        place.server.come(place.room_id)
+        yield place
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
+async def place(request: Any, database_file: Path) -> AsyncGenerator[Place]:
+    async with settled_on(request.param, database_file) as made:
+        yield made
+
+
+@pytest.fixture
+async def dendrite(database_file: Path) -> AsyncGenerator[Place]:
+    async with settled_on(DENDRITE, database_file) as made:
+        yield made
+
+
+@pytest.fixture
+async def continuwuity(database_file: Path) -> AsyncGenerator[Place]:
+    async with settled_on(CONTINUWUITY, database_file) as made:
+        yield made
+
+
+def text(body: str, **more: Any) -> Json:
+    return {"msgtype": "m.text", "body": body, **more}
+
+
+async def test_people_and_agents_do_there_what_they_do_on_synapse(place: Place) -> None:
+    server, room = place.server, place.room_id
+    (creation,) = [e for e in server.events[room] if e["type"] == "m.room.create"]
+    # Only since version 12 has a room creators.
+    assert ("additional_creators" in creation["content"]) is (server.room_version == "12")
+    root = server.say(room, text("hello"))
+    assert await place.said(1) == ["echo: hello"]
+
+    relation = {"rel_type": "m.thread", "event_id": root, "is_falling_back": True}
+    server.say(room, text("aside", **{"m.relates_to": relation}))
+    assert (await place.said(2))[1] == "echo: aside"
+    own = [one for one in server.messages(room) if one["sender"] == GHOST]
+    assert own[-1]["content"]["m.relates_to"]["event_id"] == root
+
+    server.files[FILE.removeprefix("mxc://")] = picture()
+    info = {"mimetype": "image/png", "size": len(picture())}
+    server.say(room, {"msgtype": "m.image", "body": "red.png", "url": FILE, "info": info})
+    await place.said(3)
+    assert place.runtime.asked[-1].images, "the picture reached the agent"
+
+    place.runtime.script = ask_for_bash
+    server.say(room, text("look"))
+    asked = await eventually(
+        lambda: [e for e in server.messages(room) if "Bash" in str(e["content"].get("body"))]
+    )
+    await eventually(lambda: server.messages(room, "m.reaction"), what="the answers are offered")
+    server.tap(room, asked[0]["event_id"], "✅")
+    await eventually(lambda: "Ran it." in server.bodies(room))
+    await eventually(lambda: not place.bridge.app.dispatcher.queues.waiting)
+
+
+async def test_what_it_lacks_is_a_warning_and_no_trouble(place: Place) -> None:
+    has_ping = place.server.kind not in (DENDRITE, OLD)
+    told = [one for one in place.warnings() if "no ping" in one]
+    assert len(told) == (0 if has_ping else 1)
+    assert "other-homeservers.md" in "".join(told) or has_ping
+    # Nobody but the homeserver itself is signed in to the bot's account.
+    assert "signed in" not in str(place.troubles())
+    assert place.bridge.health.told()["ready"]
+
+
+async def test_unread_messages_are_told_without_a_sync(place: Place) -> None:
+    room, server = place.room_id, place.server
+    if place.server.kind.sync:
+        server.fail("/sync", Fault(403, {"errcode": "M_FORBIDDEN", "error": "no device"}))
+    server.say(room, text("anybody?"))
+    await place.said(1)
+    server.say(room, text("and now?"), who="@bob:elsewhere")
+    found = await place.call("matrix_list_unread")
+    assert "and now?" in str(found)
+
+
+async def test_search_that_is_off_is_said_at_once(dendrite: Place) -> None:
+    with pytest.raises(ToolError, match="Search has been disabled") as caught:
+        await dendrite.call("matrix_search", query="anything")
+    assert caught.value.fault is not ToolFault.UNAVAILABLE
+
+
+async def test_what_comes_again_with_more_in_it_is_read_on(dendrite: Place) -> None:
+    """Dendrite names a transaction by its first event: a next try may hold more."""
+    server, room = dendrite.server, dendrite.room_id
+    first = server.say(room, text("one"))
+    await dendrite.said(1)
+    await eventually(lambda: first in server.pushed)
+    # The answer to that was lost; meanwhile something else was said.
+    again = next(one for one in server.events[room] if one["event_id"] == first)
+    server.push_again(again, again | {"event_id": "$later", "content": text("two")})
+    assert await dendrite.said(2) == ["echo: one", "echo: two"]
+
+
+async def test_its_own_session_for_our_token_is_nobody_elses(dendrite: Place) -> None:
+    bot = Intent(dendrite.bridge.app.homeserver, BOT)
+    assert await bot.devices() == []
+    with pytest.raises(MatrixRequestError) as caught:
+        await bot.end_sessions()
+    assert "the bridge's own token is one of the sessions" in refusal(caught.value)
+    assert dendrite.server.knows_token
+    dendrite.server.devices[BOT].append("SOMEBODY")
+    assert await bot.devices() == ["SOMEBODY"]
+    # Of others than the bot all sessions are somebody else's; none is null.
+    ghost = bot.acting_as(GHOST)
+    assert await ghost.devices() == []
+
+
+async def test_without_an_admin_api_nothing_is_wrong_with_the_address(
+    dendrite: Place,
+) -> None:
+    dendrite.server.fail("/v3/login", Fault(200, {"access_token": "x", "user_id": "@a:test"}))
+    admin = ServerAdmin(dendrite.bridge.app.homeserver, "admin", "secret")
+    with pytest.raises(MatrixRequestError) as caught:
+        await admin.set_password(GHOST, "another")
+    assert "has no admin API of Synapse" in refused_request(caught.value)
+
+
+async def test_a_ping_that_somebody_does_not_pass_on_is_no_missing_one(
+    database_file: Path,
+) -> None:
+    """A worker of Synapse, or a proxy, knows nothing of it, and the homeserver has it."""
+    async with bridge_on(CONTINUWUITY, database_file) as made:
+        unknown = Fault(404, {"errcode": "M_UNRECOGNIZED", "error": "x"})
+        made.server.fail("/ping", *[unknown] * 100)
+        await eventually(made.troubles, lambda told: "M_UNRECOGNIZED" in str(told))
+        assert not made.bridge.is_ready()
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (Fault(401, {"errcode": "M_UNAUTHORIZED", "error": "Invalid token."}), "our as_token"),
+        (
+            Fault(
+                500,
+                {
+                    "errcode": "M_UNKNOWN",
+                    "error": 'Appservice "letta" returned unsuccessful HTTP response 403 Forbidden',
+                },
+            ),
+            "its hs_token is not ours (HTTP 403)",
+        ),
+        (
+            Fault(
+                502, {"errcode": "M_BAD_STATUS", "error": "Appservice returned status 404 Not F"}
+            ),
+            "another program answers there (HTTP 404)",
+        ),
+    ],
+    ids=["token", "hs_token", "status"],
+)
+async def test_what_is_wrong_is_said_of_their_words_too(
+    database_file: Path, fault: Fault, told: str
+) -> None:
+    async with bridge_on(CONTINUWUITY, database_file) as made:
+        made.server.fail("/ping", *[fault] * 100)
+        await eventually(made.troubles, lambda troubles: told in str(troubles))
+
+
+async def test_silence_after_we_were_away_is_broken(
+    continuwuity: Place, database_file: Path, clock: Clock
+) -> None:
+    """What could not be pushed waits there for the next event, and that for longer and longer:
+    each minute we send one until something comes."""
+    server, room = continuwuity.server, continuwuity.room_id
+    await continuwuity.bridge.close()
+    for number in range(1, 7):
+        server.say(room, text(f"missed {number}"))
+        await eventually(lambda number=number: server.failures == number)
+        clock.advance(server.kind.patient * number + 1 if number < 6 else 0)
+    continuwuity.bridge = Bridge(continuwuity.bridge.app.config, [continuwuity.runtime])
+    await continuwuity.bridge.start()
+    await clock.until(continuwuity.bridge.is_ready, step=0.1)
+    server.say(room, text("late"))
+    await settled()
+    assert server.failures == 6
+    await clock.until(lambda: not server.failures, step=2)
+    assert "echo: late" in await continuwuity.said(7)
+    await eventually(lambda: not continuwuity.bridge.app.dispatcher.queues.waiting)
+    # What was found by looking for it came once more in the end.
+    answers = [one for one in server.bodies(room) if one.startswith("echo: ")]
+    assert sorted(answers) == ["echo: late", *(f"echo: missed {one}" for one in range(1, 7))]
+
+
+async def test_a_homeserver_without_a_ping_that_pushes_nothing_is_told(
+    database_file: Path, clock: Clock
+) -> None:
+    async with bridge_on(DENDRITE, database_file) as made:
+        made.server.push_nowhere()
+        await clock.until(lambda: "pushes nothing" in str(made.troubles()), step=5)
+        assert not made.bridge.is_ready()
+        # Meanwhile messages are looked for.
+
+
+async def test_what_cannot_be_stored_is_no_silence(
+    dendrite: Place, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object) -> None:
+        raise OSError("disk is full")
+
+    server = dendrite.server
+    await eventually(lambda: len(server.pushed) == sum(map(len, server.events.values())))
+    monkeypatch.setattr(dendrite.bridge.app.dispatcher, "admit", refuse)
+    clock.advance(1000)
+    wakes = len(server.matching("org.letta.matrix.wake"))
+    await clock.until(lambda: len(server.matching("org.letta.matrix.wake")) > wakes + 3, step=2)
+    assert "pushes nothing" not in str(dendrite.troubles())
+    monkeypatch.undo()
+    await clock.until(lambda: not server.failures)
