@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.certificates import Certificates
 from tests.servers import free_port
 
 _CONFIG = """
@@ -16,24 +17,48 @@ error_log {directory}/error.log;
 events {{}}
 http {{
   access_log off;
+  {rest}
   client_body_temp_path {directory}/body;
   proxy_temp_path {directory}/proxy;
   fastcgi_temp_path {directory}/fastcgi;
   uwsgi_temp_path {directory}/uwsgi;
   scgi_temp_path {directory}/scgi;
   server {{
-    listen 127.0.0.1:{port};
+    listen 127.0.0.1:{port}{ssl};
     default_type text/html;
     client_max_body_size 50m;
+    {tls}
     location / {{
       if (-f {directory}/maintenance) {{ return 200 "<html><h1>Back soon</h1></html>"; }}
       if (-f {directory}/login) {{ return 302 https://sso.example.org/login; }}
-      proxy_pass {behind};
+      {root}
       proxy_http_version 1.1;
       proxy_read_timeout 120s;
     }}
   }}
 }}
+"""
+
+_TLS = """
+    ssl_certificate {chain};
+    ssl_certificate_key {key};
+"""
+# What stands behind the path goes on as it came: `proxy_pass` with a path decodes it, and what
+# `set` and `rewrite` catch is encoded once more.
+_REST = """
+  map $request_uri $rest {{
+    "~^{path}(?<inner>/.*)$" $inner;
+  }}
+"""
+_BELOW = """
+    location = /.well-known/matrix/client {{
+      default_type application/json;
+      return 200 '{{"m.homeserver": {{"base_url": "https://127.0.0.1:{port}{path}/"}}}}';
+    }}
+    location {path}/ {{
+      proxy_pass {behind}$rest;
+      proxy_http_version 1.1;
+    }}
 """
 
 
@@ -58,12 +83,22 @@ def nginx_path() -> str | None:
 
 
 @contextmanager
-def nginx_before(behind: str, directory: Path) -> Generator[Nginx]:
-    """Passes everything on to `behind`."""
+def nginx_before(
+    behind: str, directory: Path, certificates: Certificates | None = None, path: str = ""
+) -> Generator[Nginx]:
+    """Passes everything on to `behind`, with TLS if it has `certificates`; below a `path`, of
+    which `/.well-known/matrix/client` tells, what comes there, without it."""
     port = free_port()
     directory.chmod(0o755)
     config = directory / "nginx.conf"
-    config.write_text(_CONFIG.format(directory=directory, port=port, behind=behind))
+    rest = _REST.format(path=path) if path else ""
+    tls = _BELOW.format(port=port, path=path, behind=behind) if path else ""
+    if certificates is not None:
+        tls += _TLS.format(chain=certificates.chain, key=certificates.key)
+    ssl = " ssl" if certificates is not None else ""
+    root = "return 404;" if path else f"proxy_pass {behind};"
+    parts = {"tls": tls, "ssl": ssl, "rest": rest, "root": root}
+    config.write_text(_CONFIG.format(directory=directory, port=port, **parts))
     program = nginx_path()
     assert program is not None
     # One process: a worker of another user could not look into the test's folder.
@@ -74,7 +109,7 @@ def nginx_before(behind: str, directory: Path) -> Generator[Nginx]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        yield Nginx(f"http://127.0.0.1:{port}", directory)
+        yield Nginx(f"http{ssl.strip() and 's'}://127.0.0.1:{port}{path}", directory)
     finally:
         process.terminate()
         process.wait()

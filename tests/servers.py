@@ -64,6 +64,16 @@ def free_port() -> int:
     return int(held.getsockname()[1])
 
 
+def has_ipv6() -> bool:
+    """Whether this machine's loopback has an address of IPv6."""
+    try:
+        with socket.socket(socket.AF_INET6) as one:
+            one.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
 def free_offset() -> int:
     """An offset at which each port of an embedded stack is free."""
     # Below the ports that the kernel gives to whoever connects somewhere.
@@ -290,12 +300,18 @@ def irc_registration(port: int) -> dict[str, object]:
     }
 
 
-def homeserver_in(directory: Path, http: aiohttp.ClientSession) -> Homeserver:
+def homeserver_in(
+    directory: Path,
+    http: aiohttp.ClientSession,
+    *,
+    name: str = "localhost",
+    host: str = "127.0.0.1",
+) -> Homeserver:
     """A homeserver with its files in `directory`, not started yet."""
     port, appservice_port = free_port(), free_port()
     config = Config.model_validate(
         {
-            "homeserver": {"url": f"http://127.0.0.1:{port}", "domain": "localhost"},
+            "homeserver": {"url": f"http://{host}:{port}", "domain": name},
             "appservice": {
                 "url": f"http://127.0.0.1:{appservice_port}",
                 "port": appservice_port,
@@ -311,7 +327,7 @@ def homeserver_in(directory: Path, http: aiohttp.ClientSession) -> Homeserver:
     sms_file = directory / "gmessages.yaml"
     sms_file.write_text(yaml.safe_dump(gmessages_registration(free_port())))
     files = (registration_file, irc_file, sms_file)
-    synapse = Synapse(directory / "synapse", port, files)
+    synapse = Synapse(directory / "synapse", port, files, name, host)
     return Homeserver(synapse, config, http)
 
 

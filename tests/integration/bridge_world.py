@@ -92,7 +92,8 @@ class World:
 
 async def room_of(agent: AgentInfo, person: Person) -> Room:
     """An agent's room, once a bridge has made it and the person is in it."""
-    alias = room_alias(agent.agent_id, "localhost")
+    domain = person.user_id.partition(":")[2]
+    alias = room_alias(agent.agent_id, domain)
 
     async def resolve() -> str:
         _, answer = await person.call("GET", f"/directory/room/{quote(alias)}")
@@ -106,7 +107,7 @@ async def room_of(agent: AgentInfo, person: Person) -> Room:
         return answer.get("membership") == "join"
 
     await person.watch("", joined, what="the person is in the agent's room")
-    return Room(agent, room_id, user_id(agent.agent_id, "localhost"))
+    return Room(agent, room_id, user_id(agent.agent_id, domain))
 
 
 async def new_person(homeserver: Homeserver, name: str = "ann") -> Person:
@@ -130,7 +131,7 @@ def settings_on(homeserver: Homeserver, person: Person, /, **sections: Any) -> J
     values["agents"] |= {"poll_interval": 0.1, "room_members": [person.user_id]}
     # Nothing depends on how many messages fit into a minute here.
     values["conversations"] |= {"edit_interval": 0.3, "person_per_minute": 0}
-    values["permissions"] = {"localhost": "user", person.user_id: "admin"}
+    values["permissions"] = {homeserver.server_name: "user", person.user_id: "admin"}
     values["api"] |= {"port": free_port()}
     values["mcp"] |= {"port": free_port(), "websocket_port": free_port()}
     for name, section in sections.items():

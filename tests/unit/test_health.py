@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from tests.builders import config_for
 from tests.fake_foreign import json_of, page
 from tests.fake_homeserver import FakeHomeserver, Fault
-from tests.servers import free_port
+from tests.servers import free_port, has_ipv6
 from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.app import sweep as module
@@ -269,3 +269,29 @@ async def test_a_port_that_is_taken_leaves_no_keeper_behind(
         with socket.create_server((hostname, port)), told:
             await Bridge(config).start()
     assert not [*database_file.parent.glob("keeper*")]
+
+
+async def test_all_its_ports_may_be_of_ipv6(
+    fake: FakeHomeserver, database_file: Path, http: aiohttp.ClientSession
+) -> None:
+    if not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    config = config_on(fake, database_file, mcp=True)
+    sections = {"api": config.api, "mcp": config.mcp, "appservice": config.appservice}
+    there = {"hostname": "::1"}
+    changed = {name: one.model_copy(update=there) for name, one in sections.items()}
+    config = config.model_copy(update=changed)
+    bridge = Bridge(config, [MemoryRuntime()])
+    await bridge.start()
+    try:
+        for path in (f"{config.api.port}/health", f"{config.mcp.port}/health"):
+            async with http.get(f"http://[::1]:{path}") as response:
+                assert response.status == 200
+        url = f"http://[::1]:{config.appservice.port}/_matrix/app/v1/transactions/1"
+        async with http.put(url, json={"events": []}, params={"access_token": "h"}) as response:
+            assert response.status == 200
+        taken = Bridge(config, [MemoryRuntime()])
+        with pytest.raises(PortTakenError, match="cannot listen on ::1:"):
+            await taken.start()
+    finally:
+        await bridge.close()
