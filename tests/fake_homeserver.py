@@ -403,8 +403,12 @@ class FakeHomeserver:
     def _versions(self, _request: Request) -> Answer:
         return 200, {"versions": ["v1.15"]}
 
-    def _whoami(self, _request: Request) -> Answer:
-        return 200, {"user_id": "@letta:test"}
+    def _whoami(self, request: Request) -> Answer:
+        who = request.user_id or "@letta:test"
+        if who not in (*self.users, "@letta:test"):
+            error = "Application service has not registered this user"
+            return 403, {"errcode": "M_FORBIDDEN", "error": error}
+        return 200, {"user_id": who}
 
     def _ping(self, _request: Request) -> Answer:
         return 200, {"duration_ms": 1}

@@ -15,12 +15,14 @@ from mautrix.errors import MatrixRequestError, MForbidden, MNotFound
 from letta_matrix.agents.decoration import NotAsWanted
 from letta_matrix.agents.room_origin import is_from_us
 from letta_matrix.config import Config
-from letta_matrix.matrix.identifiers import is_ours
+from letta_matrix.matrix.identifiers import GHOST_PREFIX, is_ours
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import AgentDirectory
 
 log = structlog.get_logger()
 
+_NOBODY = "=.nobody"
+"""Ends a user id of our namespace that nobody has: `ghost_localpart` makes none like that."""
 _MOST = 20
 """Accounts that are named one by one."""
 
@@ -84,7 +86,7 @@ class EarlierAccounts:
             )
         if sessions:
             log.warning("others are signed in to an account of ours", user=intent.user_id)
-        elif not was_ours and is_new is not None:
+        elif not was_ours and is_new is not None and not await self._made_itself(intent):
             self._tell(
                 intent.user_id,
                 f"the account {intent.user_id} was there before the bridge, and may have a "
@@ -112,6 +114,14 @@ class EarlierAccounts:
             "appservice.bot_username in config.yaml and as sender_localpart in registration.yaml; "
             "then restart the homeserver and the bridge"
         )
+
+    async def _made_itself(self, intent: Intent) -> bool:
+        """Whether it is the bot's account, and homeservers like this one make that: they keep a
+        session in it for our token, or let us act as users that nobody has registered."""
+        if intent.user_id != self._config.bot_user_id:
+            return False
+        nobody = f"@{GHOST_PREFIX}{_NOBODY}:{self._config.homeserver.domain}"
+        return await intent.own_device() != "" or await intent.acting_as(nobody).may_act()
 
     async def _was_ours(self, intent: Intent, alias: str) -> bool:
         """Whether a room of ours is there from before. Who had the account made it look like one;

@@ -67,10 +67,19 @@ class Intent(RoomReader):
         answer = await self._get(ClientPath.v3.devices, answers.having("devices", list))
         found = items(answer.get("devices")) or []
         ids = [str(mapping(one).get("device_id")) for one in found]
-        own = await self._own_device() if ids else ""
+        own = await self.own_device() if ids else ""
         return [one for one in ids if one != own]
 
-    async def _own_device(self) -> str:
+    async def may_act(self) -> bool:
+        """Whether the homeserver lets us act as this user; Synapse does once one is registered."""
+        path, shape = ClientPath.v3.account.whoami, answers.user_id
+        try:
+            await self._get(path, shape)
+        except MatrixRequestError:
+            return False
+        return True
+
+    async def own_device(self) -> str:
         """The device of our token, where the homeserver has made one for it; "" for none, as
         Synapse does."""
         path, shape = ClientPath.v3.account.whoami, answers.user_id
@@ -80,7 +89,7 @@ class Intent(RoomReader):
     async def end_sessions(self) -> None:
         """Sign out whoever is signed in to the account (spec: `POST /logout/all`). Raises
         MatrixRequestError, too, where that would end our own token."""
-        if own := await self._own_device():
+        if own := await self.own_device():
             raise OwnSession(own)
         await self._background(Method.POST, ClientPath.v3.logout["all"], {})
 
