@@ -136,6 +136,10 @@ class OtherHomeserver(FakeHomeserver):
         path = http.path
         if "/download/" in path and http.method == "GET":
             return self._download(http)
+        if path.endswith("/media/v3/upload"):
+            name = f"file{len(self.files)}"
+            self.files[f"test/{name}"] = await http.read()
+            return web.json_response({"content_uri": f"mxc://test/{name}"})
         return await super()._handle(http)
 
     def _download(self, http: web.Request) -> web.StreamResponse:
@@ -161,6 +165,8 @@ class OtherHomeserver(FakeHomeserver):
             return 401, {"errcode": "M_UNKNOWN_TOKEN", "error": "Unknown token"}
         if line.endswith("/client/versions"):
             return 200, {"versions": list(kind.versions)}
+        if line.endswith("/federation/v1/version"):
+            return 200, {"server": {"name": kind.name, "version": "1.0"}}
         if line.endswith("/account/whoami"):
             return 200, self._told_who(request)
         if line.endswith("/v3/search") and kind.search_off is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from mautrix.errors import MatrixRequestError
+from pydantic import SecretStr
 from tests.fake_homeserver import Fault, Json
 from tests.other_homeservers import BOT, CONTINUWUITY, DENDRITE, KINDS, OLD, Kind, OtherHomeserver
 from tests.unit.test_approval_flow import ask_for_bash
@@ -21,6 +22,9 @@ from letta_matrix.access.faults import ToolError
 from letta_matrix.access.principal import Principal
 from letta_matrix.app.bridge import Bridge
 from letta_matrix.common.vitals import State, lines
+from letta_matrix.doctor.examination import examine
+from letta_matrix.doctor.finding import Mark
+from letta_matrix.doctor.subject import Subject
 from letta_matrix.matrix.errors import refusal, refused_request
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.server_admin import ServerAdmin
@@ -160,6 +164,25 @@ async def test_what_it_lacks_is_a_warning_and_no_trouble(place: Place) -> None:
     # Nobody but the homeserver itself has made the bot's account, or is signed in there.
     assert place.troubles() == []
     assert place.bridge.health.told()["ready"]
+
+
+async def test_the_doctor_finds_what_it_lacks_and_nothing_wrong(place: Place) -> None:
+    config = place.bridge.app.config
+    # What it tells has no secret in it, and those of the tests are letters.
+    words = {"as_token": SecretStr("as-secret"), "hs_token": SecretStr("hs-secret")}
+    section = config.appservice.model_copy(update=words)
+    config = config.model_copy(update={"appservice": section})
+    subject = Subject(config, config.directory / "config.yaml", {}, place.bridge.health.told())
+    try:
+        found = {one.name: one async for one in examine(subject)}
+    finally:
+        await subject.close()
+    version = found["homeserver version"]
+    assert version.mark is Mark.WARNING
+    assert place.server.kind.name in version.says
+    assert "other-homeservers.md" in version.remedy
+    for name in ("homeserver", "registration", "reachability", "namespaces", "media"):
+        assert (name, found[name].mark) == (name, Mark.OK), found[name]
 
 
 async def test_unread_messages_are_told_without_a_sync(place: Place) -> None:
