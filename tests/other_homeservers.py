@@ -25,8 +25,8 @@ class Kind:
     session for the as_token; `knows_users`: nobody acts as a user who is not registered;
     `nulls`: a list with nothing in it is null; `sync`: application services may ask for one;
     `search_off`: what it says of searching; `patient`: what it could not push waits for the next
-    event, and for a while that grows with each failure, in seconds; `keeps`: fields of a
-    redaction that it keeps.
+    event (or ping, where that is 0), and so many seconds for each failure; None: it tries again by
+    itself.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Kind:
     nulls: bool = False
     sync: bool = True
     search_off: Answer | None = None
-    patient: float = 0.0
+    patient: float | None = None
     token_in_query: bool = True
 
 
@@ -64,7 +64,7 @@ CONTINUWUITY = Kind(
     sync=False,
     patient=10.0,
 )
-TUWUNEL = Kind("Tuwunel", ("r0.6.1", "v1.1", "v1.7", "v1.11", "v1.19"), "12")
+TUWUNEL = Kind("Tuwunel", ("r0.6.1", "v1.1", "v1.7", "v1.11", "v1.19"), "11", patient=0.0)
 OLD = Kind(
     "an old one",
     ("r0.6.1", "v1.1", "v1.5"),
@@ -101,7 +101,7 @@ class OtherHomeserver(FakeHomeserver):
     def push_to(self, url: str, hs_token: str) -> None:
         """From now on push what happens to `url`."""
         self._to = url, hs_token
-        self._pushing = asyncio.create_task(self._push())
+        self._pushing = self._pushing or asyncio.create_task(self._push())
 
     async def stop(self) -> None:
         if self._pushing is not None:
@@ -163,6 +163,8 @@ class OtherHomeserver(FakeHomeserver):
             return 403, {"errcode": "M_FORBIDDEN", "error": error}
         if not request.user_id and not self.knows_token and "versions" not in line:
             return 401, {"errcode": "M_UNKNOWN_TOKEN", "error": "Unknown token"}
+        if re.match(_PING, line) and kind.patient == 0:
+            self._news.set()
         if line.endswith("/client/versions"):
             return 200, {"versions": list(kind.versions)}
         if line.endswith("/federation/v1/version"):
@@ -199,13 +201,13 @@ class OtherHomeserver(FakeHomeserver):
             while True:
                 await self._news.wait()
                 self._news.clear()
-                if loop.time() - failed_at < self.kind.patient * self.failures:
+                if loop.time() - failed_at < (self.kind.patient or 0) * self.failures:
                     continue  # until the next event
                 while self._queue:
                     batch = self._queue[:50]
                     if not await self._arrives(http, batch):
                         self.failures, failed_at = self.failures + 1, loop.time()
-                        if not self.kind.patient:
+                        if self.kind.patient is None:
                             self._news.set()
                             await asyncio.sleep(0.05)
                         break

@@ -2,105 +2,35 @@
 such a homeserver lacks is said."""
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mautrix.errors import MatrixRequestError
 from pydantic import SecretStr
-from tests.fake_homeserver import Fault, Json
-from tests.other_homeservers import BOT, CONTINUWUITY, DENDRITE, KINDS, OLD, Kind, OtherHomeserver
+from tests.fake_homeserver import Fault
+from tests.other_homeservers import (
+    BOT,
+    CONTINUWUITY,
+    DENDRITE,
+    KINDS,
+    OLD,
+)
+from tests.other_places import GHOST, Place, bridge_on, settled_on, text
 from tests.unit.test_approval_flow import ask_for_bash
 from tests.unit.test_attachments import picture
-from tests.unit.test_health import config_on
-from tests.waiting import Clock, eventually, settled
+from tests.waiting import eventually
 
 from letta_matrix.access.faults import Fault as ToolFault
 from letta_matrix.access.faults import ToolError
-from letta_matrix.access.principal import Principal
-from letta_matrix.app.bridge import Bridge
-from letta_matrix.common.vitals import State, lines
 from letta_matrix.doctor.examination import examine
 from letta_matrix.doctor.finding import Mark
 from letta_matrix.doctor.subject import Subject
 from letta_matrix.matrix.errors import refusal, refused_request
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.server_admin import ServerAdmin
-from letta_matrix.runtimes.memory import MemoryRuntime
-from letta_matrix.runtimes.protocol import AgentInfo
 
-ADA = AgentInfo("agent-1", "Ada")
-GHOST = "@agent_1:test"
 FILE = "mxc://test/abc"
-
-
-@dataclass
-class Place:
-    """A bridge on one of them, with one agent, in whose room a person is."""
-
-    server: OtherHomeserver
-    bridge: Bridge
-    runtime: MemoryRuntime
-    room_id: str = ""
-
-    async def said(self, number: int) -> list[str]:
-        """What the agent has said, once that is so much."""
-        server = self.server
-
-        def own() -> list[str]:
-            sent = server.messages(self.room_id)
-            of_others = [str(e["content"].get("body")) for e in sent if e["sender"] != GHOST]
-            return [one for one in server.bodies(self.room_id, "m.text") if one not in of_others]
-
-        return await eventually(own, lambda told: len(told) >= number and "▍" not in str(told))
-
-    async def call(self, tool: str, **arguments: Any) -> Any:
-        """What a tool tells the agent."""
-        toolbox = self.bridge.app.toolbox
-        return await toolbox.call(Principal("t", ADA.agent_id), tool, arguments, door="mcp")
-
-    def troubles(self) -> list[str]:
-        return lines(self.bridge.app.vitals.checks(), State.TROUBLE)
-
-    def warnings(self) -> list[str]:
-        return lines(self.bridge.app.vitals.checks(), State.WARNING)
-
-
-@asynccontextmanager
-async def bridge_on(kind: Kind, database_file: Path) -> AsyncGenerator[Place]:
-    """A bridge that is started."""
-    server = OtherHomeserver(kind)
-    await server.start()
-    runtime = MemoryRuntime()
-    runtime.add(ADA)
-    people = {"test": "user", "@ann:test": "admin"}
-    agents = {"room_members": ["@ann:test"], "poll_interval": 0.1}
-    config = config_on(server, database_file, agents=agents, permissions=people)
-    place = Place(server, Bridge(config, [runtime]), runtime)
-    await place.bridge.start()
-    server.push_to(f"http://127.0.0.1:{config.appservice.port}", "h")
-    try:
-        yield place
-    finally:
-        await place.bridge.close()
-        await server.stop()
-
-
-@asynccontextmanager
-async def settled_on(kind: Kind, database_file: Path) -> AsyncGenerator[Place]:
-    """The agent has its room, and the person is there."""
-    async with bridge_on(kind, database_file) as place:
-
-        def room() -> str:
-            row = place.bridge.app.stores.directory.get(ADA.agent_id)
-            return str(row.room_id or "") if row is not None else ""
-
-        place.room_id = await eventually(room, what="the agent's room")
-        await eventually(place.bridge.is_ready, what="ready")
-        place.server.come(place.room_id)
-        yield place
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
@@ -113,16 +43,6 @@ async def place(request: Any, database_file: Path) -> AsyncGenerator[Place]:
 async def dendrite(database_file: Path) -> AsyncGenerator[Place]:
     async with settled_on(DENDRITE, database_file) as made:
         yield made
-
-
-@pytest.fixture
-async def continuwuity(database_file: Path) -> AsyncGenerator[Place]:
-    async with settled_on(CONTINUWUITY, database_file) as made:
-        yield made
-
-
-def text(body: str, **more: Any) -> Json:
-    return {"msgtype": "m.text", "body": body, **more}
 
 
 async def test_people_and_agents_do_there_what_they_do_on_synapse(place: Place) -> None:
@@ -278,55 +198,3 @@ async def test_what_is_wrong_is_said_of_their_words_too(
     async with bridge_on(CONTINUWUITY, database_file) as made:
         made.server.fail("/ping", *[fault] * 100)
         await eventually(made.troubles, lambda troubles: told in str(troubles))
-
-
-async def test_silence_after_we_were_away_is_broken(
-    continuwuity: Place, database_file: Path, clock: Clock
-) -> None:
-    """What could not be pushed waits there for the next event, and that for longer and longer:
-    each minute we send one until something comes."""
-    server, room = continuwuity.server, continuwuity.room_id
-    await continuwuity.bridge.close()
-    for number in range(1, 7):
-        server.say(room, text(f"missed {number}"))
-        await eventually(lambda number=number: server.failures == number)
-        clock.advance(server.kind.patient * number + 1 if number < 6 else 0)
-    continuwuity.bridge = Bridge(continuwuity.bridge.app.config, [continuwuity.runtime])
-    await continuwuity.bridge.start()
-    await clock.until(continuwuity.bridge.is_ready, step=0.1)
-    server.say(room, text("late"))
-    await settled()
-    assert server.failures == 6
-    await clock.until(lambda: not server.failures, step=2)
-    assert "echo: late" in await continuwuity.said(7)
-    await eventually(lambda: not continuwuity.bridge.app.dispatcher.queues.waiting)
-    # What was found by looking for it came once more in the end.
-    answers = [one for one in server.bodies(room) if one.startswith("echo: ")]
-    assert sorted(answers) == ["echo: late", *(f"echo: missed {one}" for one in range(1, 7))]
-
-
-async def test_a_homeserver_without_a_ping_that_pushes_nothing_is_told(
-    database_file: Path, clock: Clock
-) -> None:
-    async with bridge_on(DENDRITE, database_file) as made:
-        made.server.push_nowhere()
-        await clock.until(lambda: "pushes nothing" in str(made.troubles()), step=5)
-        assert not made.bridge.is_ready()
-        # Meanwhile messages are looked for.
-
-
-async def test_what_cannot_be_stored_is_no_silence(
-    dendrite: Place, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def refuse(*_: object) -> None:
-        raise OSError("disk is full")
-
-    server = dendrite.server
-    await eventually(lambda: len(server.pushed) == sum(map(len, server.events.values())))
-    monkeypatch.setattr(dendrite.bridge.app.dispatcher, "admit", refuse)
-    clock.advance(1000)
-    wakes = len(server.matching("org.letta.matrix.wake"))
-    await clock.until(lambda: len(server.matching("org.letta.matrix.wake")) > wakes + 3, step=2)
-    assert "pushes nothing" not in str(dendrite.troubles())
-    monkeypatch.undo()
-    await clock.until(lambda: not server.failures)
