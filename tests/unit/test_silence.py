@@ -70,9 +70,9 @@ async def test_what_is_said_in_silence_is_looked_for(dendrite: Place, clock: Clo
     server, room = dendrite.server, dendrite.room_id
     await eventually(lambda: len(server.pushed) == sum(map(len, server.events.values())))
     server.push_nowhere()
-    server.say(room, text("anybody?"))
     # That nothing comes may be for want of anything: a quarter of an hour is long enough.
     await clock.until(lambda: "pushes nothing" in str(dendrite.troubles()), step=5)
+    server.say(room, text("anybody?"))
     assert await clock.through(dendrite.said(1), step=2) == ["echo: anybody?"]
     server.push_to(f"http://127.0.0.1:{dendrite.bridge.app.config.appservice.port}", "h")
     await clock.until(dendrite.bridge.is_ready, step=2)
