@@ -6,7 +6,7 @@
 .SILENT:
 
 BIN := .venv/bin
-CODE := $(wildcard src tests bench)
+CODE := $(wildcard src tests bench docsite)
 ARGS ?=
 # Most tests wait for servers, so that three at once keep two cores busy. Files stay whole and in
 # their order: each process has servers of its own, and bridges that files next to each other share.

@@ -7,7 +7,7 @@ from typing import Any
 from docsite.markdown import code, table
 
 Schema = Mapping[str, Any]
-HEAD = ("argument", "type", "default", "")
+HEAD = ("argument", "type", "default", "what it is")
 
 
 def arguments(schema: Schema) -> str:
@@ -30,7 +30,7 @@ def arguments(schema: Schema) -> str:
 def default(field: Schema) -> str:
     """Its default as it is written, "" for none."""
     value = field.get("default")
-    if isinstance(value, float) and value == int(value):
+    if isinstance(value, float) and value.is_integer():
         value = int(value)
     return "" if value in (None, "", [], {}) else code(json.dumps(value, ensure_ascii=False))
 
@@ -67,4 +67,4 @@ def _between(least: float | None, most: float | None) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{int(value):,}" if value == int(value) else f"{value:,}"
+    return f"{int(value):,}" if float(value).is_integer() else f"{value:,}"

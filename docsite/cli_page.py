@@ -37,7 +37,7 @@ def _parts(command: Command, name: str, parent: Any) -> Iterator[str]:
         yield f"```text\n{' '.join(usage.split())}\n```"
     taken = [_row(one, context) for one in command.get_params(context) if _HELP not in one.opts]
     if rows := [row for row in taken if row is not None]:
-        yield table(("", ""), rows)
+        yield table(("option", "what it is"), rows)
     for sub, one in commands.items():
         if not one.hidden:
             yield from _parts(one, f"{name} {sub}", context)

@@ -8,7 +8,7 @@ NOTE = "<!-- Made of the code by `make docs`: what is changed here is lost. -->"
 
 def page(title: str, *parts: str) -> str:
     """A page that is made of the code."""
-    return "\n\n".join((NOTE, f"# {title}", *parts)) + "\n"
+    return "\n\n".join((f"# {title}", NOTE, *parts)) + "\n"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -20,7 +20,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def code(text: str) -> str:
     """A text as code, in a table too: there a bar in backticks ends the cell for some readers and
     keeps its backslash for others."""
-    return f"<code>{html.escape(text).replace('|', '&#124;')}</code>" if "|" in text else f"`{text}`"
+    return (
+        f"<code>{html.escape(text).replace('|', '&#124;')}</code>" if "|" in text else f"`{text}`"
+    )
 
 
 def sentence(text: str) -> str:

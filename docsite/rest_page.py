@@ -10,6 +10,7 @@ from docsite.stand_ins import NOTHING_RUNS
 from letta_matrix.config import Config
 from letta_matrix.doors.rest.app import make_app
 from letta_matrix.doors.rest.problems import PROBLEMS
+from letta_matrix.doors.rest.routing import PREFIX
 from letta_matrix.doors.rest.security import SCOPE
 from letta_matrix.operations.registry import every
 
@@ -37,10 +38,10 @@ def text() -> str:
         "On port 8004. [How to use it](../how-to/rest.md) tells what holds everywhere: tokens, "
         "pages, `Idempotency-Key`, limits. A running bridge shows all of it with its fields, "
         "examples and answers at `/docs`, and as OpenAPI 3.1 at `/openapi.json`.",
-        "`{room}` is a room's id, its alias, or its exact name among the rooms you are in, "
-        "percent-encoded. An argument in *italics* has to be given. Paths of the original "
-        "integration stand in "
-        "[its own list](../how-to/rest.md#the-original-integrations-paths).",
+        "Paths stand below `/api/v1` unless something else is said. `{room}` is a room's id, its "
+        "alias, or its exact name among the rooms you are in, percent-encoded. An argument in "
+        "*italics* has to be given. Paths of the original integration stand in "
+        "[a list of their own](../how-to/rest.md#the-original-integrations-paths).",
         *_groups(made),
         "## Problems",
         "Errors are [problem documents](../how-to/rest.md#problems); the last part of their `type` "
@@ -59,12 +60,17 @@ def _groups(made: Document) -> Iterator[str]:
         yield f"## {sentence(tag['name']).rstrip('.')}"
         yield sentence(tag["description"])
         rows = [
-            (code(f"{method.upper()} {path}"), _scope(one), _said(one), _taken(one, made))
+            (_where(method, path), _scope(one), f"{_said(one)} {_taken(one, made)}")
             for path, methods in made["paths"].items()
             for method, one in methods.items()
             if tag["name"] in one["tags"]
         ]
-        yield table(("endpoint", "scope", "what it does", "takes"), rows)
+        yield table(("endpoint", "scope", "what it does"), rows)
+
+
+def _where(method: str, path: str) -> str:
+    below, at_root = path.removeprefix(PREFIX), "" if path.startswith(PREFIX) else " at the root"
+    return f"{code(f'{method.upper()} {below}')}{at_root}"
 
 
 def _scope(operation: Document) -> str:
@@ -92,7 +98,7 @@ def _taken(operation: Document, made: Document) -> str:
         whole = made["components"]["schemas"].get(name, schema)
         fields = [one for one in whole.get("properties", {}) if one != "transaction_id"]
         taken += [_named(one, one in whole.get("required", [])) for one in fields]
-    return ", ".join(taken)
+    return f"Takes {', '.join(taken)}." if taken else ""
 
 
 def _named(name: str, needed: bool) -> str:
