@@ -47,7 +47,7 @@ OF_ANY_SYSTEM = {
     "umask",
 }
 """They are run where the page is, or do what everybody knows."""
-_OF_SYNAPSE = {
+OF_SYNAPSE = {
     ("POST", "/_matrix/client/v3/login"),
     ("POST", "/_synapse/admin/v1/reset_password/@admin:localhost"),
     ("PUT", "/_synapse/admin/v2/users/@letta:example.org"),
@@ -102,7 +102,7 @@ def _curl(words: Words) -> None:
     if address.startswith("$API"):
         asked_of_us(method, f"/api/v1{path}")
     elif path.startswith(("/_matrix/", "/_synapse/")):
-        assert (method, path) in _OF_SYNAPSE
+        assert (method, path) in OF_SYNAPSE
     else:
         asked_of_us(method, path)
 
