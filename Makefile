@@ -2,7 +2,7 @@
 # Needed beforehand: git, make, Python >= 3.11. The rest is installed into .venv and build/.
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint format bench lock setup clean
+.PHONY: help up test lint format docs bench lock setup clean
 .SILENT:
 
 BIN := .venv/bin
@@ -37,6 +37,12 @@ format: ## Format the code and fix what can be fixed by itself
 	scripts/setup dev
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
+
+docs: ## Build the documentation into build/site, and check its links
+	scripts/setup docs
+	$(BIN)/python -m docsite
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	echo 'build/site/index.html'
 
 bench: ## Measure; prints a table and writes build/bench.json
 	scripts/setup dev

@@ -40,7 +40,7 @@ def kind(field: Schema, defined: Mapping[str, Schema]) -> str:
     if "$ref" in field:
         return kind(defined[str(field["$ref"]).rsplit("/", 1)[-1]], defined)
     if "enum" in field:
-        return ", ".join(code(str(one)) for one in field["enum"])
+        return ", ".join(code(str(one)) for one in field["enum"] if one != "")
     if "const" in field:
         return code(str(field["const"]))
     if "anyOf" in field:

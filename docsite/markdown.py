@@ -32,4 +32,4 @@ def sentence(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(text.split()).replace("|", "\\|")
