@@ -41,8 +41,7 @@ format: ## Format the code and fix what can be fixed by itself
 docs: ## Build the documentation into build/site, and check its links
 	scripts/setup docs
 	$(BIN)/python -m docsite
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
-	echo 'build/site/index.html'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: ## Measure; prints a table and writes build/bench.json
 	scripts/setup dev

@@ -86,10 +86,15 @@ def asked_of_us(method: str, path: str) -> None:
 
 
 def _tell(command: Any, told: dict[str, Any]) -> None:
-    for one in getattr(command, "commands", {}).values():
-        _tell(one, told)
-    if not getattr(command, "commands", {}):
-        command.callback = lambda **given: told.update({"command": command.name, **given})
+    if commands := getattr(command, "commands", {}):
+        for one in commands.values():
+            _tell(one, told)
+        return
+
+    def tell(**given: Any) -> None:
+        told.update({"command": command.name, **given})
+
+    command.callback = tell
 
 
 def _curl(words: Words) -> None:

@@ -388,7 +388,9 @@ async def test_what_the_documentation_has_people_type_works(
 ) -> None:
     folders = [Folder(tmp_path / Path(page.name).name, stack.data, stack.offset) for page in PAGES]
     typed = [folder.run(page) for folder, page in zip(folders, PAGES, strict=True)]
-    *said, _ = await asyncio.gather(*typed, _answer_the_question(stack, http))
+    answering = asyncio.create_task(_answer_the_question(stack, http))
+    said = await asyncio.gather(*typed)
+    await within(answering)
     for page, text in zip(PAGES, said, strict=True):
         with subtests.test(page=page.name):
             assert [one for one in page.shows if one not in text] == [], text

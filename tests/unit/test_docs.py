@@ -122,6 +122,18 @@ def test_every_path_of_the_original_integration_is_documented_with_its_scope() -
     }
 
 
+def test_every_page_that_the_program_names_is_there() -> None:
+    sources = [path for path in (ROOT / "src").rglob("*") if path.suffix in (".py", ".js")]
+    named = {
+        page
+        for path in sources
+        if "vendor" not in path.parts
+        for page in re.findall(r"docs/[\w/-]+\.md", path.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 5
+    assert [page for page in named if not (ROOT / page).is_file()] == []
+
+
 def test_every_test_that_a_page_names_is_there() -> None:
     named = {name for page in PAGES for name in _TEST.findall(page.read_text(encoding="utf-8"))}
     assert len(named) > 30

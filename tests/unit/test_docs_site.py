@@ -33,7 +33,8 @@ _NO_WORDS = re.compile(r"<(pre|code|script)\b.*?</\1>|<[^>]+>", re.DOTALL)
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built as `make docs` does, with nobody to ask."""
     directory = tmp_path_factory.mktemp("site")
-    words = ("build", "--strict", "--quiet", "--site-dir", str(directory))
+    # With --quiet warnings would not be counted.
+    words = ("build", "--strict", "--site-dir", str(directory))
     # Whoever wants something of the internet asks a proxy that is not there.
     nobody = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
     done = subprocess.run(
