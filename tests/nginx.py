@@ -1,5 +1,6 @@
 """Debian's nginx in front of a homeserver, as operators have it; its answers can be replaced."""
 
+import re
 import shutil
 import subprocess
 from collections.abc import Generator
@@ -43,23 +44,18 @@ _TLS = """
     ssl_certificate {chain};
     ssl_certificate_key {key};
 """
-# What stands behind the path goes on as it came: `proxy_pass` with a path decodes it, and what
-# `set` and `rewrite` catch is encoded once more.
-_REST = """
-  map $request_uri $rest {{
-    "~^{path}(?<inner>/.*)$" $inner;
-  }}
-"""
 _BELOW = """
     location = /.well-known/matrix/client {{
       default_type application/json;
       return 200 '{{"m.homeserver": {{"base_url": "https://127.0.0.1:{port}{path}/"}}}}';
     }}
-    location {path}/ {{
-      proxy_pass {behind}$rest;
-      proxy_http_version 1.1;
-    }}
 """
+PATH = "/chat/matrix"
+"""Below which the how-to has a homeserver."""
+_PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "proxies.md"
+_BLOCK = re.compile(
+    r"```nginx\n(map \$request_uri .*?^}\n)server {\n.*?(    location .*?^    }\n)", re.M | re.S
+)
 
 
 @dataclass
@@ -86,13 +82,18 @@ def nginx_path() -> str | None:
 def nginx_before(
     behind: str, directory: Path, certificates: Certificates | None = None, path: str = ""
 ) -> Generator[Nginx]:
-    """Passes everything on to `behind`, with TLS if it has `certificates`; below a `path`, of
-    which `/.well-known/matrix/client` tells, what comes there, without it."""
+    """Passes everything on to `behind`, with TLS if it has `certificates`. With PATH as `path` it
+    does so with what comes below that, by the how-to's own lines, and
+    `/.well-known/matrix/client` tells of it."""
     port = free_port()
     directory.chmod(0o755)
     config = directory / "nginx.conf"
-    rest = _REST.format(path=path) if path else ""
-    tls = _BELOW.format(port=port, path=path, behind=behind) if path else ""
+    rest = tls = ""
+    if path:
+        block = _BLOCK.search(_PAGE.read_text(encoding="utf-8"))
+        assert block is not None
+        rest, below = block[1], block[2].replace("http://127.0.0.1:8008", behind)
+        tls = _BELOW.format(port=port, path=path) + below
     if certificates is not None:
         tls += _TLS.format(chain=certificates.chain, key=certificates.key)
     ssl = " ssl" if certificates is not None else ""

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from tests.certificates import Certificates, certificates_in
 from tests.integration.bridge_world import Person, World, bridge_on, new_person
-from tests.nginx import Nginx, nginx_before, nginx_path
+from tests.nginx import PATH, Nginx, nginx_before, nginx_path
 from tests.servers import Homeserver, has_ipv6, homeserver_in
 from tests.waiting import eventually
 
@@ -26,7 +26,6 @@ from letta_matrix.matrix.watch import ServerState, look
 from letta_matrix.runtimes.memory import MemoryRuntime
 
 NAME = "reach.invalid:8448"
-PATH = "/chat/matrix"
 # As Synapse has them unless told otherwise.
 _RATES = {"per_second": 0.2, "burst_count": 10}
 _LIMITS: dict[str, object] = {
