@@ -54,7 +54,8 @@ PATH = "/chat/matrix"
 """Below which the how-to has a homeserver."""
 _PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "proxies.md"
 _BLOCK = re.compile(
-    r"```nginx\n(map \$request_uri .*?^}\n)server {\n.*?(    location .*?^    }\n)", re.M | re.S
+    r"```nginx\n(map \$request_uri .*?^}\n)server {\n.*?(    location .*?^    }\n)",
+    re.MULTILINE | re.DOTALL,
 )
 
 
