@@ -64,7 +64,7 @@ class _Loader(yaml.SafeLoader):
         self._merged: set[yaml.Node] = set()
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        mark = cast("yaml.Event", self.peek_event()).start_mark
+        mark = cast("Any", self.peek_event()).start_mark
         before = self._count
         is_alias = self.check_event(yaml.AliasEvent)
         self._depth += 1
