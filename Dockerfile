@@ -17,8 +17,10 @@ RUN apt-get update \
 RUN python3 -m venv /opt/letta-matrix && python3 -m venv /opt/build
 WORKDIR /source
 COPY requirements requirements
+# `otel` has what traces need besides.
+ARG REQUIREMENTS=base
 # Kept compiled is what the bridge imports: the rest would be a third of the image.
-RUN pip install --no-cache-dir --no-compile --require-hashes -r requirements/base.txt \
+RUN pip install --no-cache-dir --no-compile --require-hashes -r requirements/${REQUIREMENTS}.txt \
     && /opt/build/bin/pip install --no-cache-dir --require-hashes -r requirements/build.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY src src

@@ -26,6 +26,7 @@ CLASSIFIERS = {
 }
 WORDS = {
     "Apache Software License": "Apache-2.0",
+    "3-Clause BSD License": "BSD-3-Clause",
     "Internet Systems Consortium license": "ISC",
 }
 """How packages without an SPDX expression or a classifier name their licence."""

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from letta_matrix.common.loopback import is_loopback
-from letta_matrix.config.access import Access, Host, Mcp, Network, Origin
+from letta_matrix.config.access import Access, Api, Mcp
 from letta_matrix.config.faults import ConfigError, explain, known_keys
 from letta_matrix.config.portals import Portals, PortalSettings
 from letta_matrix.config.runtimes import (
@@ -46,6 +46,7 @@ from letta_matrix.config.types import (
     Whole,
     matches,
 )
+from letta_matrix.config.watching import Logging, Telemetry
 
 __all__ = [
     "AppServerRuntime",
@@ -232,36 +233,6 @@ class Conversations(Section):
     )
 
 
-class Api(Section):
-    hostname: ListenHost = "127.0.0.1"
-    port: Whole = Field(default=8004, ge=1, le=65535)
-    homeserver_url: HomeserverAddress | None = Field(
-        default=None, description="the homeserver as browsers reach it; default: homeserver.url"
-    )
-    public_url: HttpAddress | None = Field(
-        default=None, description="the REST API as clients reach it, such as behind a proxy"
-    )
-    allowed_hosts: list[Host] = Field(
-        default_factory=list[str],
-        description="further `Host` headers to accept, besides loopback and public_url's",
-    )
-    trusted_proxies: list[Network] = Field(
-        default_factory=list[str],
-        description="addresses of proxies whose `X-Forwarded-For` is believed",
-    )
-    cors_origins: list[Origin] = Field(
-        default_factory=list[str], description="web pages that may call the REST API"
-    )
-    max_body_bytes: Whole = Field(
-        default=8_000_000, ge=1_000, description="larger requests are refused"
-    )
-
-
-class Logging(Section):
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["console", "json"] = "console"
-
-
 class Config(Section):
     """A whole, valid configuration."""
 
@@ -278,6 +249,7 @@ class Config(Section):
     mcp: Mcp = Field(default_factory=lambda: Mcp.model_validate({}))
     access: Access = Field(default_factory=lambda: Access.model_validate({}))
     logging: Logging = Field(default_factory=lambda: Logging.model_validate({}))
+    telemetry: Telemetry = Field(default_factory=lambda: Telemetry.model_validate({}))
     directory: Path = Field(Path(), exclude=True, description="where the file lies")
 
     _users = model_validator(mode="before")(with_users)

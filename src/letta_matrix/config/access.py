@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, ValidatorFunctionWrapHandler, WrapVa
 from letta_matrix.common.loopback import is_loopback
 from letta_matrix.config.types import (
     Duration,
+    HomeserverAddress,
     HttpAddress,
     ListenHost,
     Number,
@@ -77,6 +78,31 @@ class Access(Section):
         default=None, description="a room the bot is in, where each change is told"
     )
     oidc: Oidc | None = None
+
+
+class Api(Section):
+    hostname: ListenHost = "127.0.0.1"
+    port: Whole = Field(default=8004, ge=1, le=65535)
+    homeserver_url: HomeserverAddress | None = Field(
+        default=None, description="the homeserver as browsers reach it; default: homeserver.url"
+    )
+    public_url: HttpAddress | None = Field(
+        default=None, description="the REST API as clients reach it, such as behind a proxy"
+    )
+    allowed_hosts: list[Host] = Field(
+        default_factory=list[str],
+        description="further `Host` headers to accept, besides loopback and public_url's",
+    )
+    trusted_proxies: list[Network] = Field(
+        default_factory=list[str],
+        description="addresses of proxies whose `X-Forwarded-For` is believed",
+    )
+    cors_origins: list[Origin] = Field(
+        default_factory=list[str], description="web pages that may call the REST API"
+    )
+    max_body_bytes: Whole = Field(
+        default=8_000_000, ge=1_000, description="larger requests are refused"
+    )
 
 
 class Mcp(Section):
