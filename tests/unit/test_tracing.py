@@ -13,14 +13,17 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from tests.builders import config_for, message
+from tests.fake_homeserver import FakeHomeserver
 from tests.servers import free_port
 from tests.stage import Stage
 from tests.waiting import eventually, within
 
 from letta_matrix.app import telemetry
+from letta_matrix.app.bridge import Bridge
 from letta_matrix.app.telemetry import endpoint, tracing_of
 from letta_matrix.app.tracing import Tracing, trace_id_of
 from letta_matrix.config import ConfigError
+from letta_matrix.runtimes.memory import MemoryRuntime
 
 WORDS = "zanzibar"
 
@@ -206,3 +209,24 @@ def test_nothing_of_it_is_imported_where_nobody_wants_it(tmp_path: Path) -> None
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)
+
+
+async def test_the_bridge_watches_it_and_lets_go_of_it(
+    fake: FakeHomeserver, collector: Collector, tmp_path: Path
+) -> None:
+    config = config_for(
+        tmp_path,
+        homeserver={"url": fake.url, "domain": "test"},
+        appservice={"as_token": "as-secret", "hs_token": "hs-secret", "port": free_port()},
+        api={"port": free_port()},
+        mcp={"enabled": False},
+        telemetry={"otlp_endpoint": collector.url},
+    )
+    bridge = Bridge(config, [MemoryRuntime()])
+    await bridge.start()
+    try:
+        names = [one.name for one in bridge.app.vitals.checks()]
+        assert "traces" in names
+        assert isinstance(bridge.app.dispatcher.queues.journeys.watcher, Tracing)
+    finally:
+        await bridge.close()
