@@ -12,13 +12,15 @@ ENV PATH=/opt/letta-matrix/bin:$PATH PYTHONUNBUFFERED=1
 
 FROM python AS build
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends python3-venv \
+    && apt-get install --yes --no-install-recommends binutils python3-venv \
     && rm -rf /var/lib/apt/lists/*
 RUN python3 -m venv /opt/letta-matrix && python3 -m venv /opt/build
 WORKDIR /source
 COPY requirements requirements
+# `otel` has what traces need besides.
+ARG REQUIREMENTS=base
 # Kept compiled is what the bridge imports: the rest would be a third of the image.
-RUN pip install --no-cache-dir --no-compile --require-hashes -r requirements/base.txt \
+RUN pip install --no-cache-dir --no-compile --require-hashes -r requirements/${REQUIREMENTS}.txt \
     && /opt/build/bin/pip install --no-cache-dir --require-hashes -r requirements/build.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
@@ -31,6 +33,12 @@ letta_matrix.doors.mcp.http, letta_matrix.doors.rest.app, letta_matrix.runtimes.
 letta_matrix.runtimes.letta_api.adapter, letta_matrix.runtimes.openai_compatible.adapter" \
     && python3 -m compileall -q /opt/letta-matrix/lib/python3*/site-packages/letta_matrix \
     && pip uninstall --yes pip setuptools
+# Symbols for debuggers, sources of compiled parts and tests of packages are a tenth of the image.
+RUN cd /opt/letta-matrix/lib \
+    && find . -name '*.so*' -type f -exec strip --strip-unneeded {} + \
+    && find . -name '*.[ch]' -delete -o -name '*.pyx' -delete -o -name '*.pxd' -delete \
+    && find . -path '*/site-packages/*/tests' -prune -exec rm -rf {} + \
+    && python3 -c "import letta_matrix.app.bridge, PIL._imaging, PIL._avif, PIL._webp"
 
 FROM build AS build-app-server
 RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements/app-server.txt \

@@ -24,6 +24,7 @@ test: ## Run all tests; ARGS="-k name" and the like go to pytest
 	scripts/setup dev
 	scripts/chromium
 	scripts/heisenbridge
+	scripts/helm
 	$(BIN)/python -m pytest $(AT_ONCE) $(ARGS)
 
 lint: ## Check style, types and the layers

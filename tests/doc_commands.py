@@ -26,6 +26,8 @@ HEISENBRIDGE = ROOT / "build/heisenbridge/bin/python"
 BIN = Path(sys.executable).parent
 NOT_HERE = {
     "age": "the format is tested by a library that reads it, tests/unit/test_backup_archive.py",
+    "helm": "installs into a cluster; the chart is rendered by Helm's own library, test_helm.py",
+    "kubectl": "asks a cluster",
     "claude": "Claude Code; the MCP server that it starts is tested over stdio",
     "npx": "fetches the MCP Inspector from npm",
     "podman": "starts containers",
@@ -34,6 +36,7 @@ NOT_HERE = {
 """Programs whose commands nobody here reads, and why."""
 OF_ANY_SYSTEM = {
     "awk",
+    "base64",
     "cat",
     "cd",
     "cp",

@@ -82,7 +82,7 @@ def test_durations(load: Load, written: str, seconds: float) -> None:
     assert config.conversations.idle_timeout == seconds
 
 
-@pytest.mark.parametrize("written", ["soon", "-5", "true", ".nan", ".inf", "5 weeks", "[]", "''"])
+@pytest.mark.parametrize("written", ["soon", "-5", "true", ".nan", "5 weeks", "[]", "''"])
 def test_wrong_durations(fault: Callable[..., str], written: str) -> None:
     assert fault(f"conversations: {{idle_timeout: {written}}}").startswith(
         "config.yaml: `conversations.idle_timeout` should be seconds or a text such as `500ms`, "

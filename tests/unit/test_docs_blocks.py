@@ -74,6 +74,11 @@ def test_each_configuration_is_taken(block: Block) -> None:
     given = yaml.safe_load(block.text)
     if given.keys() <= _OF_SYNAPSE:
         return
+    if "image" in given:
+        # Values of the chart, which tests/unit/test_helm.py renders.
+        chart = ROOT / "deploy/helm/letta-matrix/values.yaml"
+        assert given.keys() <= yaml.safe_load(chart.read_text(encoding="utf-8")).keys()
+        given = given["config"]
     if given.keys() <= Config.model_fields.keys():
         merged = {
             key: {**_BASE.get(key, {}), **value} for key, value in given.items() if key in _BASE

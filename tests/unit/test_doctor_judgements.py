@@ -36,6 +36,7 @@ from letta_matrix.doctor.subject import is_private
 from letta_matrix.doctor.tls import Seen, judge
 from letta_matrix.doctor.tried import older, tried
 from letta_matrix.doctor.well_known import Told, judge_client, judge_delegation
+from letta_matrix.portals.line_watch import trouble_of
 from letta_matrix.portals.provisioning import Login
 from letta_matrix.stack.registration import registration
 from letta_matrix.store.database import HEAD
@@ -342,11 +343,15 @@ def test_keepers(runs: bool, answers: bool, private: bool, bridge: bool, mark: M
 
 
 def test_phones() -> None:
-    assert told(judge_phone([]))[0] is WARNING
+    assert told(judge_phone([]))[0] is TROUBLE
     good = Login("1", "Pixel", "CONNECTED")
     assert judge_phone([good]).says == "1 phone paired"
-    mark, says = told(judge_phone([good, Login("2", "Old", "BAD_CREDENTIALS", "signed out")]))
-    assert (mark, says) == (TROUBLE, "the phone Old is bad credentials (signed out)")
+    assert judge_phone([Login("1", "Pixel", "BACKFILLING")]).mark is OK
+    gone = Login("2", "Old", "BAD_CREDENTIALS", "signed out")
+    # The bridge itself says the same of it.
+    bridge_says = trouble_of([gone], lasts=True)
+    assert bridge_says is not None
+    assert told(judge_phone([good, gone])) == (TROUBLE, bridge_says.says)
 
 
 def test_power_in_rooms() -> None:

@@ -4,14 +4,13 @@ of old get passwords, and rooms that others have made their agents' power."""
 import secrets
 import string
 
-from mautrix.errors import MatrixRequestError, MForbidden
+from mautrix.errors import MatrixRequestError
 
 from letta_matrix.agents.decoration import NotAsWanted
 from letta_matrix.common.parts import part
 from letta_matrix.config import Config
 from letta_matrix.matrix.errors import refused_request
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.matrix.power_levels import is_powerful
 from letta_matrix.matrix.requests import Requests
 from letta_matrix.matrix.server_admin import ServerAdmin
 from letta_matrix.store.agents import Agent
@@ -67,7 +66,7 @@ class ServerHelp:
     async def empower(self, ghost: Intent, room_id: str) -> None:
         """Bring an agent into its room with the power to invite and to change its state, if it is
         not there or has none: people of the original integration have made the room."""
-        if self.admin is None or await _is_powerful(ghost, room_id):
+        if self.admin is None or await ghost.has_power(room_id):
             return
         try:
             await self.admin.empower(ghost.user_id, room_id)
@@ -87,15 +86,6 @@ def server_help(config: Config, homeserver: Requests, passwords: PasswordStore) 
         return ServerHelp(config, None, passwords)
     admin = ServerAdmin(homeserver, name, password.get_secret_value())
     return ServerHelp(config, admin, passwords)
-
-
-async def _is_powerful(ghost: Intent, room_id: str) -> bool:
-    try:
-        levels = await ghost.state(room_id, "m.room.power_levels")
-        creation = await ghost.creation(room_id)
-    except MForbidden:
-        return False
-    return is_powerful(levels, creation, ghost.user_id)
 
 
 def random_password() -> str:

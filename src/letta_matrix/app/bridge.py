@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -20,6 +21,7 @@ from letta_matrix.app.health import Health
 from letta_matrix.app.logs import configure_logging, secrets_of
 from letta_matrix.app.metrics import Metrics
 from letta_matrix.app.pulse import Ping, Reach, StorePulse
+from letta_matrix.app.telemetry import tracing_of
 from letta_matrix.common.connections.descriptors import raise_limit
 from letta_matrix.common.vitals import said
 from letta_matrix.config import Config
@@ -46,6 +48,7 @@ class Bridge:
     def __init__(self, config: Config, runtimes: list[AgentRuntime] | None = None) -> None:
         made = runtimes or [make_runtime(entry, config) for entry in config.runtimes]
         app = self.app = App(config, {runtime.name: runtime for runtime in made})
+        self._tracing = tracing_of(config, os.environ)
         service = config.appservice
         self.appservice = Appservice(
             service.hs_token.get_secret_value(), self, secret_of(service.earlier_hs_token)
@@ -82,6 +85,9 @@ class Bridge:
         app, config = self.app, self.app.config
         opened.push_async_callback(app.stores.close)
         opened.push_async_callback(app.homeserver.close)
+        if self._tracing is not None:
+            opened.push_async_callback(self._tracing.close)
+            self._tracing.attach(app)
         check_free(config.listens)
         await app.stores.open()
         if app.mirror is not None:
@@ -108,6 +114,8 @@ class Bridge:
         watch_parts(self.app, [self.appservice.connections, self._doors.connections])
         vitals.watch("reachability", lambda: self._reach.trouble)
         vitals.watch("ping", lambda: None if self.connection.pings else NO_PING)
+        if (tracing := self._tracing) is not None:
+            vitals.watch("traces", lambda: tracing.trouble)
         for one in self.app.listings.discoveries:
             vitals.watch(f"runtime {one.name}", lambda one=one: said(one.trouble))
 

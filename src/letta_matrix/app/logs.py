@@ -58,7 +58,8 @@ def configure_logging(settings: Logging, secrets: Iterable[str] = ()) -> None:
     )
     # mautrix logs whole requests, message texts included; uvicorn what strangers send, and what
     # we log ourselves.
-    for name in ("mau", "uvicorn"):
+    # What OpenTelemetry says of its collector, again and again, is in /health.
+    for name in ("mau", "uvicorn", "opentelemetry"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     root = logging.getLogger()
     others = [one for one in root.handlers if not isinstance(one, _FromLibraries)]

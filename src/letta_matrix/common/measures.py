@@ -36,12 +36,14 @@ class Spans:
 
 class Calls:
     """Calls of somebody else: how long they took, and how often they failed, by labels.
-    `fault_of` names the kind of a failure, "" for what is none."""
+    `fault_of` names the kind of a failure, "" for what is none. `heard` is told of each: its
+    labels, when it began (`clock.now`), and the fault."""
 
     def __init__(self, fault_of: Callable[[Exception], str], *bounds: float) -> None:
         self._fault_of = fault_of
         self.spans = Spans(*bounds)
         self.faults = Counter[tuple[str, ...]]()
+        self.heard: Callable[[tuple[str, ...], float, str], None] | None = None
 
     @contextmanager
     def timed(self, *labels: str) -> Generator[None]:
@@ -52,6 +54,11 @@ class Calls:
         except Exception as error:
             if fault := self._fault_of(error):
                 self.faults[*labels, fault] += 1
-            self.spans.add(clock.now() - started, *labels)
+            self._add(started, labels, fault)
             raise
+        self._add(started, labels, "")
+
+    def _add(self, started: float, labels: tuple[str, ...], fault: str) -> None:
         self.spans.add(clock.now() - started, *labels)
+        if self.heard is not None:
+            self.heard(labels, started, fault)

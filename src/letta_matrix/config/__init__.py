@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from letta_matrix.common.loopback import is_loopback
-from letta_matrix.config.access import Access, Host, Mcp, Network, Origin
+from letta_matrix.config.access import Access, Api, Mcp
 from letta_matrix.config.faults import ConfigError, explain, known_keys
 from letta_matrix.config.portals import Portals, PortalSettings
 from letta_matrix.config.runtimes import (
@@ -33,15 +33,20 @@ from letta_matrix.config.types import (
     AbsolutePath,
     DatabaseAddress,
     Duration,
+    FilePath,
     HomeserverAddress,
     HttpAddress,
+    ListenHost,
+    Number,
     Person,
     Section,
     ServerName,
     Token,
     UserId,
+    Whole,
     matches,
 )
+from letta_matrix.config.watching import Logging, Telemetry
 
 __all__ = [
     "AppServerRuntime",
@@ -57,6 +62,8 @@ __all__ = [
 ]
 
 _NOT_IN_THE_FILE = ("directory",)
+_MOST_FAULTS = 20
+"""That are told: whoever mends those sees the others."""
 
 DEFAULT_ENVELOPE = "[Matrix, {room}, {time}] {name} ({sender}){thread}:"
 
@@ -82,8 +89,8 @@ Role = Literal["block", "user", "admin"]
 class Homeserver(Section):
     url: HomeserverAddress = Field(description="base URL of the homeserver's client-server API")
     domain: ServerName = Field(description="server name, the part after the colon in user ids")
-    pid_file: str | None = Field(default=None, description=PID_FILE)
-    ca_file: str | None = Field(
+    pid_file: FilePath | None = Field(default=None, description=PID_FILE)
+    ca_file: FilePath | None = Field(
         default=None, description="certificates (PEM) that count besides the system's"
     )
     admin_username: str | None = Field(
@@ -97,10 +104,10 @@ class Appservice(Section):
     url: HttpAddress = Field(
         default="http://127.0.0.1:29377", description="where the homeserver reaches us"
     )
-    hostname: str = "127.0.0.1"
-    port: int = Field(default=29377, ge=1, le=65535)
+    hostname: ListenHost = "127.0.0.1"
+    port: Whole = Field(default=29377, ge=1, le=65535)
     bot_username: Annotated[
-        str, matches(r"[a-z0-9._=/+-]+", "the localpart of a user id, in small letters")
+        str, matches(r"[a-z0-9._=/+-]{1,100}", "the localpart of a user id, in small letters")
     ] = "letta"
     bot_displayname: str = "Letta"
     as_token: Token = Field(description="as in the registration the homeserver reads")
@@ -126,18 +133,18 @@ class Agents(Section):
         description="what of an agent's room those read who come later: from their invitation on, "
         "from their coming on, or all",
     )
-    room_version: int | None = Field(
+    room_version: Whole | None = Field(
         default=None,
         ge=1,
         le=99,
         description="of new agents' rooms; without it the homeserver's own default",
     )
     space_name: str = "Letta Agents"
-    removal_listings: int = Field(
+    removal_listings: Whole = Field(
         default=3, ge=1, description="listings without an agent before it counts"
     )
     removal_grace: Duration = 60.0
-    provision_concurrency: int = Field(default=6, ge=1, le=32)
+    provision_concurrency: Whole = Field(default=6, ge=1, le=32)
     passwords: bool = Field(
         default=False,
         description="agents' accounts have passwords, which homeserver.admin_username sets",
@@ -154,20 +161,20 @@ class Agents(Section):
 class Conversations(Section):
     max_event_age: Duration = 86400.0
     edit_interval: Duration = 1.0
-    edits_per_second: float = Field(default=8.0, gt=0)
+    edits_per_second: Number = Field(default=8.0, gt=0)
     idle_timeout: Duration = 300.0
     turn_timeout: Duration = 3600.0
     envelope: Envelope = Field(
         default=DEFAULT_ENVELOPE,
         description="what an agent is told before each message of a room with several people",
     )
-    thread_context: int = Field(
+    thread_context: Whole = Field(
         default=10,
         ge=0,
         le=50,
         description="messages of a thread that an agent is told when it first comes to it",
     )
-    group_context: int = Field(
+    group_context: Whole = Field(
         default=5,
         ge=0,
         le=50,
@@ -184,23 +191,25 @@ class Conversations(Section):
     approver_tools: list[str] = Field(
         default_factory=list[str], description="tools that others than admins may approve"
     )
-    person_waiting: int = Field(
+    person_waiting: Whole = Field(
         default=50, ge=0, description="messages and commands of one person that wait; 0: no limit"
     )
-    person_per_minute: int = Field(
+    person_per_minute: Whole = Field(
         default=60, ge=0, description="new messages and commands of one person; 0: no limit"
     )
     join_messages: Duration = Field(
         default=1.0,
         description="files and words sent within this time are one question; 0: each its own",
     )
-    bot_replies: int = Field(
+    bot_replies: Whole = Field(
         default=8,
         ge=0,
         description="answers in a row to a program that answers at once; 0: no limit",
     )
-    max_hops: int = Field(default=3, ge=0, description="how far messages from agent to agent go on")
-    tool_calls_per_minute: int = Field(
+    max_hops: Whole = Field(
+        default=3, ge=0, description="how far messages from agent to agent go on"
+    )
+    tool_calls_per_minute: Whole = Field(
         default=30, ge=1, description="Matrix tool calls for each agent"
     )
     tool_scopes: list[Literal["read", "write", "rooms", "agents"]] = Field(
@@ -213,45 +222,15 @@ class Conversations(Section):
     destructive_tools: bool = Field(
         default=False, description="agents may kick, ban, redact and change power levels"
     )
-    max_image_bytes: int = Field(
+    max_image_bytes: Whole = Field(
         default=20_000_000, ge=0, description="larger images are not fetched"
     )
-    max_image_side: int = Field(
+    max_image_side: Whole = Field(
         default=1568, ge=64, description="pixels; larger images are downscaled"
     )
-    max_text_bytes: int = Field(
+    max_text_bytes: Whole = Field(
         default=100_000, ge=0, description="of a file given to an agent as text"
     )
-
-
-class Api(Section):
-    hostname: str = "127.0.0.1"
-    port: int = Field(default=8004, ge=1, le=65535)
-    homeserver_url: HomeserverAddress | None = Field(
-        default=None, description="the homeserver as browsers reach it; default: homeserver.url"
-    )
-    public_url: HttpAddress | None = Field(
-        default=None, description="the REST API as clients reach it, such as behind a proxy"
-    )
-    allowed_hosts: list[Host] = Field(
-        default_factory=list[str],
-        description="further `Host` headers to accept, besides loopback and public_url's",
-    )
-    trusted_proxies: list[Network] = Field(
-        default_factory=list[str],
-        description="addresses of proxies whose `X-Forwarded-For` is believed",
-    )
-    cors_origins: list[Origin] = Field(
-        default_factory=list[str], description="web pages that may call the REST API"
-    )
-    max_body_bytes: int = Field(
-        default=8_000_000, ge=1_000, description="larger requests are refused"
-    )
-
-
-class Logging(Section):
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["console", "json"] = "console"
 
 
 class Config(Section):
@@ -270,6 +249,7 @@ class Config(Section):
     mcp: Mcp = Field(default_factory=lambda: Mcp.model_validate({}))
     access: Access = Field(default_factory=lambda: Access.model_validate({}))
     logging: Logging = Field(default_factory=lambda: Logging.model_validate({}))
+    telemetry: Telemetry = Field(default_factory=lambda: Telemetry.model_validate({}))
     directory: Path = Field(Path(), exclude=True, description="where the file lies")
 
     _users = model_validator(mode="before")(with_users)
@@ -331,7 +311,10 @@ def load_config(path: Path, environment: Mapping[str, str] | None = None) -> Con
             raise ConfigError("\n".join(f"{path}: {one}" for one in clash))
         if not faults:
             return config
-    raise ConfigError("\n".join(explain(fault, known, path, set_by) for fault in faults))
+    told = [explain(fault, known, path, set_by) for fault in faults[:_MOST_FAULTS]]
+    if more := len(faults) - len(told):
+        told.append(f"{path}: and {more} faults more")
+    raise ConfigError("\n".join(told))
 
 
 def clashes(config: Config) -> list[str]:

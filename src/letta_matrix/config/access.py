@@ -7,7 +7,16 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, ValidatorFunctionWrapHandler, WrapValidator
 
 from letta_matrix.common.loopback import is_loopback
-from letta_matrix.config.types import Duration, HttpAddress, Section, matches
+from letta_matrix.config.types import (
+    Duration,
+    HomeserverAddress,
+    HttpAddress,
+    ListenHost,
+    Number,
+    Section,
+    Whole,
+    matches,
+)
 
 _HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)"
 
@@ -61,19 +70,46 @@ class Oidc(Section):
 
 
 class Access(Section):
-    calls_per_minute: int = Field(default=600, ge=1, description="requests for each token")
-    audit_days: float = Field(default=90.0, gt=0, description="how long calls stay in the log")
+    calls_per_minute: Whole = Field(default=600, ge=1, description="requests for each token")
+    audit_days: Number = Field(
+        default=90.0, gt=0, le=36_500, description="how long calls stay in the log"
+    )
     audit_room: RoomId | None = Field(
         default=None, description="a room the bot is in, where each change is told"
     )
     oidc: Oidc | None = None
 
 
+class Api(Section):
+    hostname: ListenHost = "127.0.0.1"
+    port: Whole = Field(default=8004, ge=1, le=65535)
+    homeserver_url: HomeserverAddress | None = Field(
+        default=None, description="the homeserver as browsers reach it; default: homeserver.url"
+    )
+    public_url: HttpAddress | None = Field(
+        default=None, description="the REST API as clients reach it, such as behind a proxy"
+    )
+    allowed_hosts: list[Host] = Field(
+        default_factory=list[str],
+        description="further `Host` headers to accept, besides loopback and public_url's",
+    )
+    trusted_proxies: list[Network] = Field(
+        default_factory=list[str],
+        description="addresses of proxies whose `X-Forwarded-For` is believed",
+    )
+    cors_origins: list[Origin] = Field(
+        default_factory=list[str], description="web pages that may call the REST API"
+    )
+    max_body_bytes: Whole = Field(
+        default=8_000_000, ge=1_000, description="larger requests are refused"
+    )
+
+
 class Mcp(Section):
     enabled: bool = True
-    hostname: str = "127.0.0.1"
-    port: int = Field(default=8016, ge=1, le=65535, description="Streamable HTTP")
-    websocket_port: int = Field(default=8015, ge=1, le=65535)
+    hostname: ListenHost = "127.0.0.1"
+    port: Whole = Field(default=8016, ge=1, le=65535, description="Streamable HTTP")
+    websocket_port: Whole = Field(default=8015, ge=1, le=65535)
     public_url: HttpAddress | None = Field(
         default=None,
         description="the HTTP door as clients reach it, such as behind a proxy, without `/mcp`",

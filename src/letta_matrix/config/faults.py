@@ -1,25 +1,49 @@
 """Faults of a configuration, put so that a person knows what to write where."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date, time
 from pathlib import Path
 from typing import cast, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from letta_matrix.common.lenient_json import printable
+
+_IN_OUR_WORDS = {
+    "model_type": "should be a section",
+    "dict_type": "should be a section",
+    "model_attributes_type": "should be a section",
+    "path_type": "should be a path",
+    "int_parsing_size": "should be a smaller number",
+}
+_NAME = re.compile(r"[\w.-]+")
+_CREDENTIALS = re.compile(r"://|:[^@\s]*@")
+_LARGE = 10**20
+LONGEST_KEY, _LONGEST = 100, 600
+"""Characters of the key that a line tells of, and of the whole line."""
+
 
 class ConfigError(Exception):
-    """The configuration cannot be used; the text names file, key, and what was expected."""
+    """The configuration cannot be used; the text names file, key, and what was expected, in
+    characters that any terminal shows."""
+
+    def __init__(self, text: str) -> None:
+        lines = (shortened(printable(line), _LONGEST) for line in text.split("\n"))
+        super().__init__("\n".join(lines))
 
 
 @dataclass(frozen=True)
 class Key:
-    """A known key: what it is for, and whether its value may be shown."""
+    """A known key: what it is for, whether its value is a secret, and whether it is a section
+    with secrets in it, in whose place people put one by mistake."""
 
     purpose: str
     secret: bool
+    around_secrets: bool = False
 
 
 def known_keys(model: type[BaseModel], prefix: str = "") -> dict[str, Key]:
@@ -29,10 +53,13 @@ def known_keys(model: type[BaseModel], prefix: str = "") -> dict[str, Key]:
         if field.exclude:
             continue
         path = prefix + name
-        known[path] = Key(_purpose(field), SecretStr in _types(field.annotation))
+        inside = f"{path}.*." if get_origin(field.annotation) is list else f"{path}."
+        within: dict[str, Key] = {}
         for section in _sections(field):
-            inside = f"{path}.*." if get_origin(field.annotation) is list else f"{path}."
-            known |= {key: known.get(key, one) for key, one in known_keys(section, inside).items()}
+            within = known_keys(section, inside) | within
+        is_secret = SecretStr in _types(field.annotation)
+        known[path] = Key(_purpose(field), is_secret, any(one.secret for one in within.values()))
+        known |= within
     return known
 
 
@@ -51,23 +78,33 @@ def explain(
         (variables[where[:end]] for end in range(len(where), 0, -1) if where[:end] in variables),
         str(file),
     )
-    return f"{source}: {_complaint(fault, where, known)}"
+    return f"{source}: {printable(_complaint(fault, where, known))}"
 
 
 def _complaint(
     fault: Mapping[str, object], where: tuple[str, ...], known: Mapping[str, Key]
 ) -> str:
-    key = ".".join(where)
     kind = str(fault["type"])
     if kind in ("extra_forbidden", "invalid_key"):
-        nearest = nearest_key(where, known)
+        # Behind its name stands what was to be its value, where the space is missing.
+        name = _NAME.match(where[-1])
+        where = (*where[:-1], name[0] if name else "")
+    key = shortened(".".join(where), LONGEST_KEY)
+    if kind in ("extra_forbidden", "invalid_key"):
+        nearest = f"{key}: ..." if _pattern(where) in known else nearest_key(where, known)
         return f"unknown key `{key}`" + (f"; did you mean `{nearest}`?" if nearest else "")
-    entry = known.get(_pattern(where))
+    pattern = _pattern(where)
+    entry = known.get(pattern) or known.get(pattern.removesuffix(".*"))
     if kind in ("missing", "union_tag_not_found"):
         purpose = _context(fault, "expected_tags") or (entry.purpose if entry else "")
         return f"`{key}` is missing" + (f": {purpose}" if purpose else "")
-    shown = "" if entry and entry.secret else f" (got {describe(_input(fault))})"
+    got = "a text" if entry and _may_be_secret(entry, fault) else describe(_input(fault))
+    shown = "" if entry and entry.secret else f" (got {got})"
     return f"`{key}` {_expectation(fault)}{shown}"
+
+
+def _may_be_secret(entry: Key, fault: Mapping[str, object]) -> bool:
+    return entry.around_secrets and isinstance(_input(fault), str)
 
 
 def nearest_key(where: tuple[str, ...], known: Mapping[str, Key]) -> str | None:
@@ -92,14 +129,21 @@ def describe(value: object) -> str:
         return "nothing"
     if isinstance(value, dict):
         return "a section"
-    if isinstance(value, list):
-        return "a list"
-    text = str(value)
-    return f"`{text}`" if len(text) <= 40 and "://" not in text else "a text"
+    if isinstance(value, int) and abs(value) >= _LARGE:
+        return "a large number"
+    if not isinstance(value, str | int | float | date | time):
+        # What it holds can be long, and written out longer still.
+        return "a text" if isinstance(value, bytes) else "a list"
+    text = printable(str(value))
+    return f"`{text}`" if len(text) <= 40 and not _CREDENTIALS.search(text) else "a text"
+
+
+def shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def _path(fault: Mapping[str, object]) -> tuple[str, ...]:
-    parts = [str(part) for part in cast("tuple[str | int, ...]", fault["loc"])]
+    parts = [str(part) for part in cast("tuple[str | int, ...]", fault["loc"])] or [""]
     if parts[-1] == "[key]":
         parts.pop()
     if parts[0] == "runtimes" and len(parts) > 2:
@@ -117,10 +161,11 @@ def _expectation(fault: Mapping[str, object]) -> str:
     kind = str(fault["type"])
     if kind == "union_tag_invalid":
         return f"should be one of {_context(fault, 'expected_tags')}"
-    if kind in ("model_type", "dict_type", "model_attributes_type"):
-        return "should be a section"
+    if kind in _IN_OUR_WORDS:
+        return _IN_OUR_WORDS[kind]
     message = str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input ")
-    return message.partition(", unable to")[0]
+    message = message.partition(", unable to")[0]
+    return message if message.startswith("should ") else f"should be something else: {message}"
 
 
 def _context(fault: Mapping[str, object], name: str) -> str:

@@ -69,7 +69,11 @@ def replaced(env: Mapping[str, str]) -> list[str]:
 def runtime_at(url: str) -> dict[str, object]:
     """Settings of the runtime that has such an address: WebSockets lead to an App Server, an
     address that ends with `/v1` to an OpenAI-compatible endpoint, others to a Letta API."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        # It is told where its key is looked at.
+        parts = urlsplit("")
     if parts.scheme in ("ws", "wss"):
         return {"type": "app_server", "name": "local", "url": url}
     if parts.path.rstrip("/").endswith("/v1"):

@@ -1,27 +1,33 @@
 """Settings of bridges to other networks: the section `portals`."""
 
 import re
+import warnings
 from datetime import time
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from letta_matrix.config.types import Duration, Section, UserId, matches
+from letta_matrix.config.types import Duration, Section, UserId, Whole, matches
 
 
 def _pattern(value: str) -> str:
     try:
-        re.compile(value)
-    except re.error as error:
+        with warnings.catch_warnings():
+            # A later Python reads it as something else.
+            warnings.simplefilter("error", FutureWarning)
+            re.compile(value)
+    except (re.error, FutureWarning) as error:
         raise ValueError(f"should be a regular expression: {error}") from None
+    except (RecursionError, OverflowError):
+        raise ValueError("should be a regular expression, and a simpler one") from None
     return value
 
 
 def _zone(value: str) -> str:
     try:
         ZoneInfo(value)
-    except (OSError, ValueError):
+    except (OSError, ValueError, LookupError):
         # Also the names of folders among the zones.
         raise ValueError("should be a time zone such as Europe/Berlin or UTC") from None
     return value
@@ -90,11 +96,11 @@ class PortalSettings(Section):
     )
     groups: bool = Field(default=False, description="agents answer in groups, when addressed")
     sms: bool = Field(default=False, description="count segments (GSM 03.38) and split by them")
-    segments: int = Field(default=3, ge=1, le=10, description="of one text message")
-    part_bytes: int = Field(
+    segments: Whole = Field(default=3, ge=1, le=10, description="of one text message")
+    part_bytes: Whole = Field(
         default=1_500, ge=160, le=16_000, description="of one message, without `sms`"
     )
-    image_bytes: int = Field(
+    image_bytes: Whole = Field(
         default=5_000_000,
         ge=50_000,
         le=5_000_000,
@@ -103,10 +109,10 @@ class PortalSettings(Section):
     join_messages: Duration = Field(
         default=2.0, description="what a contact sends within this time is one question"
     )
-    contact_per_day: int = Field(
+    contact_per_day: Whole = Field(
         default=100, ge=0, description="messages of one contact that are asked in a day; 0: all"
     )
-    per_day: int = Field(default=1_000, ge=0, description="the same of all contacts together")
+    per_day: Whole = Field(default=1_000, ge=0, description="the same of all contacts together")
     quiet_hours: QuietHours | None = None
     takeover: Duration = Field(
         default=0.0, description="agents are silent after a person has written; 0: they are not"

@@ -5,7 +5,14 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from letta_matrix.config.types import Duration, HttpAddress, Section, WebSocketAddress
+from letta_matrix.config.types import (
+    Duration,
+    FilePath,
+    HttpAddress,
+    Section,
+    WebSocketAddress,
+    Whole,
+)
 
 PID_FILE = (
     "written by `up`: tells the process that has to listen at `url`; nobody else on this machine "
@@ -36,10 +43,10 @@ class AppServerRuntime(_Runtime):
         default="strict", description="which of the App Server's own tools ask first"
     )
     request_timeout: Duration = 30.0
-    keeper_socket: str = Field(
+    keeper_socket: FilePath = Field(
         default="keeper.sock", description="relative paths start at the config file"
     )
-    pid_file: str | None = Field(default=None, description=PID_FILE)
+    pid_file: FilePath | None = Field(default=None, description=PID_FILE)
 
 
 class LettaApiRuntime(_Runtime):
@@ -63,7 +70,7 @@ class OpenAICompatibleRuntime(_Runtime):
 class MemoryRuntime(_Runtime):
     type: Literal["memory"]
     name: str = "memory"
-    agents: int = Field(default=1, ge=0)
+    agents: Whole = Field(default=1, ge=0, le=100_000)
 
 
 Runtime = Annotated[

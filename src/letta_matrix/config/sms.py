@@ -8,7 +8,7 @@ from pydantic_core.core_schema import ValidationInfo
 
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.config.portals import Line, Name, Pattern, PortalSettings, apart
-from letta_matrix.config.types import Duration, HttpAddress, Section, Token, UserId
+from letta_matrix.config.types import Duration, HttpAddress, Section, Token, UserId, Whole
 
 RCS = "gmessages-rcs"
 PROTOCOLS = ("gmessages", "gmessages-sms", RCS)
@@ -44,7 +44,7 @@ class SmsSettings(PortalSettings):
     line: Line | None = Field(description="our user that the phone is paired with; null: a person")
     protocols: list[str] = Field(default=list(PROTOCOLS))
     sms: bool = True
-    image_bytes: int = Field(
+    image_bytes: Whole = Field(
         default=600_000,
         ge=50_000,
         le=5_000_000,

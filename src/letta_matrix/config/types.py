@@ -1,25 +1,45 @@
 """Types of settings: what a value may look like, and what it is read as."""
 
-import math
 import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SecretStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+)
 
 from letta_matrix.common.addresses import is_address, names_user
 from letta_matrix.common.durations import seconds_in
 
-_SERVER_NAME = r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?"
-_USER_ID = rf"@[^:\s]+:{_SERVER_NAME}"
+_SERVER_NAME = r"(?:[A-Za-z0-9.-]{1,230}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?"
+_USER_ID = rf"@[!-9;-~]{{1,250}}:{_SERVER_NAME}"
+_HOST = r"(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}|[0-9A-Fa-f:.%]{2,60}|"
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_LARGEST, _LONGEST = 10**12, 100 * 366 * 86_400
+"""Of a number, and the seconds of a hundred years: what lies beyond fits into no clock, date or
+database."""
 
 
 def _seconds(value: object) -> float:
-    if isinstance(value, str) and (seconds := seconds_in(value.strip())) is not None:
-        return seconds
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
-        return float(value)
-    raise ValueError("should be seconds or a text such as `500ms`, `30s`, `24h`")
+    seconds = seconds_in(value.strip()) if isinstance(value, str) else value
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not seconds >= 0:
+        raise ValueError("should be seconds or a text such as `500ms`, `30s`, `24h`")
+    if seconds > _LONGEST:
+        raise ValueError("should be less than a hundred years")
+    return float(seconds)
+
+
+def _no_boolean(value: object) -> object:
+    # Else `yes` is 1.
+    if isinstance(value, bool):
+        raise ValueError("should be a number")
+    return value
 
 
 def matches(pattern: str, expected: str) -> AfterValidator:
@@ -39,6 +59,8 @@ def _address(*schemes: str) -> AfterValidator:
             raise ValueError("should have no user name or password: keys have their own settings")
         if not is_address(value, *schemes):
             raise ValueError(f"should be a URL that starts with {schemes[0]}:// or {schemes[1]}://")
+        if re.search(r"[?#]", value):
+            raise ValueError("should be a URL that ends before any ? or #")
         return value.rstrip("/")
 
     return AfterValidator(check)
@@ -52,19 +74,40 @@ def _base(value: str) -> str:
 
 
 def _absolute(value: Path) -> Path:
-    if not (path := value.expanduser()).is_absolute():
+    if not (path := Path(_file(str(value))).expanduser()).is_absolute():
         raise ValueError("should be an absolute path")
     return path
 
 
+def _file(value: str) -> str:
+    if not value or _CONTROL.search(value):
+        raise ValueError("should be a path")
+    try:
+        Path(value).expanduser()
+    except RuntimeError:
+        raise ValueError("should be a path: there is no such user's home folder") from None
+    return value
+
+
 def _not_empty(value: SecretStr) -> SecretStr:
-    if not value.get_secret_value().strip():
+    text = value.get_secret_value()
+    if not text.strip():
         raise ValueError("should not be empty")
+    if len(text.splitlines()) > 1 or text.splitlines()[0] != text:
+        raise ValueError("should be one line, without the break at its end")
     return value
 
 
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 """A path that starts at the root, or at a home folder with `~`."""
+
+FilePath = Annotated[str, AfterValidator(_file)]
+"""A path, relative ones from the configuration file's folder, or from a home folder with `~`."""
+
+ListenHost = Annotated[str, matches(_HOST, "a host name, an address, or empty for all of them")]
+
+Whole = Annotated[int, BeforeValidator(_no_boolean)]
+Number = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False)]
 
 Duration = Annotated[float, BeforeValidator(_seconds)]
 """Seconds; in the file a number of seconds or a text such as `500ms`, `30s`, `24h`."""
@@ -73,7 +116,7 @@ HttpAddress = Annotated[str, _address("http", "https")]
 HomeserverAddress = Annotated[HttpAddress, AfterValidator(_base)]
 """The base URL of a client-server API, without `/_matrix`."""
 WebSocketAddress = Annotated[str, _address("ws", "wss")]
-DatabaseAddress = Annotated[str, matches(r"sqlite://.*", "sqlite:///FILE")]
+DatabaseAddress = Annotated[str, matches(r"sqlite://(?:/.*)?", "sqlite:///FILE")]
 ServerName = Annotated[str, matches(_SERVER_NAME, "a server name such as example.org")]
 UserId = Annotated[str, matches(_USER_ID, "a user id such as @you:example.org")]
 Person = Annotated[
@@ -95,3 +138,15 @@ class Section(BaseModel):
     """A section of the file: unknown keys are faults, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*")
+    @classmethod
+    def _no_monsters(cls, value: object) -> object:
+        """No text that no server, terminal or file system takes, and no number out of all
+        proportion."""
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if isinstance(text, str) and _CONTROL.search(text):
+            raise ValueError("should have no control characters")
+        if isinstance(value, int | float) and value > _LARGEST:
+            raise ValueError(f"should be at most {_LARGEST}")
+        return value

@@ -203,8 +203,10 @@ class Listener:
                 reply.show(self.text.end())
                 await self.approvals.requested(event, self.request, self.runtime, reply)
             case ToolStarted():
+                self.journeys.used(self.run.turn.turn_id, event.call_id, event.name)
                 self.run.activity.started(event)
             case ToolReturned():
+                self.journeys.used_up(self.run.turn.turn_id, event.call_id, ok=event.ok)
                 self.run.activity.returned(event)
             case ModelRetried(reason=reason):
                 self.models.failed(agent_id, reason)

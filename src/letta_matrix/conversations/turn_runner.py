@@ -128,7 +128,7 @@ class TurnRunner:
                 await self._tell_to_stop(turn, agent)
                 await self._approvals.ended(turn, reply)
                 await reply.freeze("", Notice(notices.BROKEN), Outcome.FAILED)
-                self._journeys.outcomes[str(Outcome.FAILED)] += 1
+                self._journeys.came_to(turn.turn_id, str(Outcome.FAILED))
             await self._speaker.deliver(turn, reply)
         else:
             await self._approvals.ended(turn)
@@ -202,7 +202,7 @@ class TurnRunner:
             if end.text and self._gate.is_silent(turn):
                 end = End("", Notice(notices.WITHHELD), Outcome.DROPPED)
             await reply.freeze(end.text, end.notice, end.outcome)
-            self._journeys.outcomes[str(end.outcome)] += 1
+            self._journeys.came_to(turn.turn_id, str(end.outcome))
         finally:
             del self._running[turn.turn_id]
             activity.close()

@@ -5,13 +5,15 @@ from mautrix.errors import MatrixRequestError
 
 from letta_matrix.config import PortalSettings, SmsSettings
 from letta_matrix.doctor.check import check
-from letta_matrix.doctor.finding import Finding, Findings, fine, trouble, unknown, warning
+from letta_matrix.doctor.finding import Finding, Findings, fine, found, trouble, unknown
 from letta_matrix.doctor.subject import Subject
 from letta_matrix.matrix.errors import why
 from letta_matrix.matrix.requests import HomeserverUnavailable
-from letta_matrix.portals.provisioning import Login, Provisioning, ProvisioningFault, Why
+from letta_matrix.portals.line_watch import not_known, trouble_of
+from letta_matrix.portals.provisioning import Login, Provisioning, ProvisioningFault
 
 _NOT_FOUND = 404
+_SILENT = "no text message comes or goes"
 
 
 @check(
@@ -54,31 +56,14 @@ async def _phone(settings: SmsSettings, domain: str, name: str) -> Finding:
     try:
         logins = await Provisioning(settings, domain).logins()
     except ProvisioningFault as fault:
-        if fault.why is Why.LOGGED_OUT:
-            logins = []
-        else:
-            return trouble(str(fault), "docs/how-to/sms.md tells how it is set up", name=name)
+        return found(not_known(fault), shows=_SILENT, name=name)
     return judge_phone(logins, name)
 
 
 def judge_phone(logins: list[Login], name: str = "") -> Finding:
-    """By what the phone's bridge says of the phones of our line."""
-    if not logins:
-        return warning(
-            "no phone is paired with the line",
-            "`letta-matrix sms login`",
-            shows="no text message comes or goes",
-            name=name,
-        )
-    off = [one for one in logins if one.state not in ("CONNECTED", "")]
-    if off:
-        one = off[0]
-        reason = f" ({one.reason})" if one.reason else ""
-        return trouble(
-            f"the phone {one.name or one.login_id} is {one.state.lower().replace('_', ' ')}"
-            f"{reason}",
-            "see that the phone is on and has a network; if it stays so, `letta-matrix sms login`",
-            shows="no text message comes or goes",
-            name=name,
-        )
+    """By what the phone's bridge says of the phones of our line; what may pass by itself is no
+    trouble to who looks once."""
+    wrong = trouble_of(logins, lasts=False)
+    if wrong is not None:
+        return found(wrong, shows=_SILENT, name=name)
     return fine(f"{len(logins)} phone{'s' if len(logins) > 1 else ''} paired", name)

@@ -1,9 +1,5 @@
 """Checks of the agents' own rooms."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from mautrix.api import ClientPath, Method
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.app.checks import some_of
@@ -11,8 +7,6 @@ from letta_matrix.common.side_by_side import side_by_side
 from letta_matrix.doctor.check import check
 from letta_matrix.doctor.finding import Findings, fine, trouble, unknown, warning
 from letta_matrix.doctor.subject import Subject
-from letta_matrix.matrix import answers
-from letta_matrix.matrix.power_levels import can_administer
 from letta_matrix.matrix.requests import HomeserverUnavailable
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.database import StoreError
@@ -72,20 +66,8 @@ def judge_rooms(stands: list[tuple[str, bool | None]], rooms: int) -> Findings:
 async def _power(subject: Subject, agent: Agent) -> bool | None:
     """Whether it could invite and change the room's state; None where it is not let in. Raises
     HomeserverUnavailable."""
+    ghost = subject.homeserver.acting_as(agent.user_id)
     try:
-        levels = await _state(subject, agent, "m.room.power_levels")
-        creation = await _state(subject, agent, "m.room.create", whole=True)
+        return await ghost.has_power(str(agent.room_id), give_up_after=0)
     except MatrixRequestError:
         return None
-    return can_administer(levels, creation, agent.user_id)
-
-
-async def _state(
-    subject: Subject, agent: Agent, kind: str, *, whole: bool = False
-) -> Mapping[str, Any]:
-    path = ClientPath.v3.rooms[str(agent.room_id)].state[kind]
-    query = {"format": "event"} if whole else None
-    shape = answers.event if whole else answers.content
-    return await subject.homeserver.request(
-        Method.GET, path, user_id=agent.user_id, query=query, give_up_after=0, shape=shape
-    )

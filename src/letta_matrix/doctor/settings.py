@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
-
 from letta_matrix.app.checks import NO_RUNTIMES, some_of
 from letta_matrix.common.json_fields import as_list, mapping
 from letta_matrix.common.loopback import is_loopback
 from letta_matrix.config import Config
 from letta_matrix.config.original import replaced
+from letta_matrix.config.yaml_text import read
 from letta_matrix.doctor.check import check
 from letta_matrix.doctor.finding import Finding, Findings, fine, found, trouble, warning
 from letta_matrix.doctor.subject import Subject
@@ -143,7 +142,7 @@ async def registration_file(subject: Subject) -> Findings:
         told = await asyncio.to_thread(_yaml, file)
     except FileNotFoundError:
         return [fine(f"there is none beside {subject.path.name}: what is loaded shows below")]
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         return [trouble(f"{file} cannot be read: {_kind(error)}", _NEW_FILE)]
     return [judge_registration(told, registration(subject.config))]
 
@@ -194,7 +193,7 @@ def judge_encryption_flags(told: Mapping[str, Any]) -> Finding:
 async def _registered(subject: Subject) -> Mapping[str, Any]:
     try:
         return await asyncio.to_thread(_yaml, subject.config.directory / REGISTRATION)
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError):
         # Told by `registration file`.
         return {}
 
@@ -212,7 +211,7 @@ def _lacks(told: Mapping[str, Any], ours: Mapping[str, Any], kind: str) -> bool:
 
 
 def _yaml(file: Path) -> dict[str, Any]:
-    return mapping(yaml.safe_load(file.read_text(encoding="utf-8")))
+    return mapping(read(file))
 
 
 def _kind(error: Exception) -> str:

@@ -106,7 +106,7 @@ async def _versions(subject: Subject, base: str) -> bool | None:
     """Whether a homeserver answers there."""
     path = str(ClientPath.versions)
     try:
-        url = URL(base.rstrip("/") + path)
+        url = URL(f"{base.rstrip('/')}/{path}")
         _, body = await subject.homeserver.route.ask("GET", url, _TIMEOUT)
     except (aiohttp.ClientError, TimeoutError, ValueError, answers.ForeignAnswer):
         return False

@@ -1,6 +1,7 @@
 """What one of our users sees of its rooms."""
 
 import asyncio
+import contextlib
 import json
 import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -9,13 +10,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mautrix.api import ClientPath, Method, PathBuilder
-from mautrix.errors import MatrixRequestError, MNotFound
+from mautrix.errors import MatrixRequestError, MForbidden, MNotFound
 
 from letta_matrix.common.json_fields import Json, items, mapping
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.answers import Shape
 from letta_matrix.matrix.errors import ServerSilent, is_about_another
 from letta_matrix.matrix.events import Event
+from letta_matrix.matrix.power_levels import is_powerful
 from letta_matrix.matrix.requests import Requests
 
 _SEARCH_BACK = 50
@@ -131,6 +133,21 @@ class RoomReader:
         path = ClientPath.v3.rooms[room_id].state[event_type]
         path = path[state_key] if state_key else path
         return await self._get(path, answers.event, {"format": "event"})
+
+    async def has_power(self, room_id: str, *, give_up_after: float | None = 60.0) -> bool | None:
+        """Whether the user may invite to a room and change its state, or has made it; None where
+        it is not let in."""
+        state = ClientPath.v3.rooms[room_id].state
+        whole, levels = {"format": "event"}, dict[str, Any]()
+        try:
+            made = await self._get(state["m.room.create"], answers.event, whole, give_up_after)
+            # Where a room has none, whoever made it has power.
+            with contextlib.suppress(MNotFound):
+                path = state["m.room.power_levels"]
+                levels = await self._get(path, answers.content, give_up_after=give_up_after)
+        except MForbidden:
+            return None
+        return is_powerful(levels, made, self.user_id)
 
     async def room_name(self, room_id: str) -> str:
         """A room's name (`m.room.name`), "" if it has none."""

@@ -57,9 +57,7 @@ class LineWatch:
             logins = await self._provisioning.logins()
         except ProvisioningFault as fault:
             self._is_between = False
-            self.trouble = Trouble(
-                f"how the phone line is, is not known: {fault}", _REMEDIES[fault.why]
-            )
+            self.trouble = not_known(fault)
         else:
             self._is_between = any(one.state in _BETWEEN for one in logins)
             # What passes by itself is told once it has not.
@@ -67,6 +65,11 @@ class LineWatch:
             self.trouble = trouble_of(logins, lasts=lasts)
         if (self.trouble is None) != (before is None):
             log.warning("the phone line", trouble=str(self.trouble or "is well again"))
+
+
+def not_known(fault: ProvisioningFault) -> Trouble:
+    """What is wrong where the phone's bridge tells nothing of its phones."""
+    return Trouble(f"how the phone line is, is not known: {fault}", _REMEDIES[fault.why])
 
 
 def trouble_of(logins: Sequence[Login], *, lasts: bool) -> Trouble | None:

@@ -10,6 +10,7 @@ import yaml
 from letta_matrix.common.connections.known_servers import KnownServer, server_at
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.config import Config, ConfigError, load_config
+from letta_matrix.config.yaml_text import YamlFault, read
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.files import write_private_if_changed
 from letta_matrix.stack.ports import Ports
@@ -70,9 +71,11 @@ def _existing(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        settings: object = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StackError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+        settings = read(path)
+    except YamlFault as fault:
+        raise StackError(f"{path}: is not valid YAML: {fault}") from None
+    except UnicodeDecodeError:
+        raise StackError(f"{path}: is not a text file in UTF-8") from None
     if not isinstance(settings, dict):
         raise StackError(f"{path}: expected sections; move it away and start again")
     return cast("dict[str, Any]", settings)

@@ -1,0 +1,137 @@
+"""The Helm chart, rendered by Helm itself and checked against the schemas of Kubernetes."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from letta_matrix.config import load_config
+from letta_matrix.stack.registration import registration
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "deploy/helm/letta-matrix"
+PYTHON = ROOT / "build/helm/bin/python"
+TOKENS = {"tokens": {"as": "as-token", "hs": "hs-token"}}
+
+pytestmark = pytest.mark.skipif(
+    not PYTHON.exists(), reason="Helm is not installed: run scripts/helm"
+)
+
+
+def helm(values: dict[str, Any]) -> dict[str, Any]:
+    done = subprocess.run(
+        [PYTHON, ROOT / "tests/helm_rendered.py"],
+        input=json.dumps([str(CHART), values]),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+def rendered(values: dict[str, Any]) -> dict[tuple[str, str], Any]:
+    """What it makes, by kind and name."""
+    told = helm(values)
+    # 2 is a warning, 3 an error.
+    assert [one for one in told["lint"] if one["severity"] >= 2] == []
+    assert "fault" not in told
+    return {(one["kind"], one["metadata"]["name"]): one for one in told["objects"]}
+
+
+NAME = "bridge-letta-matrix"
+
+
+def test_what_it_makes_is_what_the_bridge_and_the_homeserver_read(tmp_path: Path) -> None:
+    config = {"homeserver": {"url": "http://synapse:8008", "domain": "chat.example.org"}}
+    config |= {"runtimes": [{"type": "letta_api", "url": "http://letta:8283"}]}
+    key = {"LETTA_MATRIX__RUNTIMES__0__API_KEY": "runtime-key"}
+    made = rendered(TOKENS | {"config": config, "secrets": key})
+    assert made.keys() == {
+        ("ConfigMap", NAME),
+        ("Secret", NAME),
+        ("Secret", f"{NAME}-registration"),
+        ("Service", NAME),
+        ("StatefulSet", NAME),
+    }
+    text = made["ConfigMap", NAME]["data"]["config.yaml"]
+    assert "token" not in text
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    settings = load_config(file, made["Secret", NAME]["stringData"])
+    assert settings.appservice.url == f"http://{NAME}.chat.svc:29377"
+    assert settings.database.url == "sqlite:////data/letta-matrix.db"
+    assert f"{NAME}.chat.svc" in settings.api.allowed_hosts
+    (runtime,) = settings.runtimes
+    assert runtime.type == "letta_api"
+    assert runtime.api_key is not None
+    known = made["Secret", f"{NAME}-registration"]["stringData"]["registration.yaml"]
+    assert yaml.safe_load(known) == registration(settings)
+
+
+def test_the_pod_is_confined_and_keeps_its_data() -> None:
+    made = rendered(TOKENS)
+    workload = made["StatefulSet", NAME]["spec"]
+    pod = workload["template"]["spec"]
+    (container,) = pod["containers"]
+    assert workload["replicas"] == 1
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    probes = {name: container[f"{name}Probe"]["httpGet"] for name in ("liveness", "readiness")}
+    assert (probes["liveness"]["path"], probes["readiness"]["path"]) == ("/health", "/ready")
+    (claim,) = workload["volumeClaimTemplates"]
+    assert claim["metadata"]["name"] == "data"
+    mounts = {one["name"]: one["mountPath"] for one in container["volumeMounts"]}
+    assert mounts == {"data": "/data", "config": "/data/config.yaml", "tmp": "/tmp"}
+    ports = {one["name"]: one["containerPort"] for one in container["ports"]}
+    assert ports == {"api": 8004, "mcp": 8016, "mcp-ws": 8015, "appservice": 29377}
+    service = made["Service", NAME]["spec"]
+    assert {one["name"] for one in service["ports"]} == ports.keys()
+    labels = workload["template"]["metadata"]["labels"]
+    assert service["selector"].items() <= labels.items()
+
+
+def test_secrets_of_ones_own_a_claim_and_the_prometheus_operator() -> None:
+    values: dict[str, Any] = {
+        "tokens": {"existingSecret": "mine"},
+        "persistence": {"existingClaim": "disk"},
+        "serviceMonitor": {"enabled": True},
+        "fullnameOverride": "lm",
+    }
+    made = rendered(values)
+    assert not [name for kind, name in made if kind == "Secret"]
+    workload = made["StatefulSet", "lm"]["spec"]
+    assert "volumeClaimTemplates" not in workload
+    pod = workload["template"]["spec"]
+    assert {"name": "data", "persistentVolumeClaim": {"claimName": "disk"}} in pod["volumes"]
+    assert pod["containers"][0]["envFrom"] == [{"secretRef": {"name": "mine"}}]
+    (endpoint,) = made["ServiceMonitor", "lm"]["spec"]["endpoints"]
+    assert (endpoint["port"], endpoint["path"]) == ("api", "/metrics")
+
+
+def test_a_change_of_settings_starts_the_pod_anew() -> None:
+    def annotations(values: dict[str, Any]) -> dict[str, str]:
+        workload = rendered(TOKENS | values)["StatefulSet", NAME]["spec"]
+        return workload["template"]["metadata"]["annotations"]
+
+    assert annotations({}) == annotations({})
+    assert annotations({}) != annotations({"config": {"logging": {"level": "debug"}}})
+    assert annotations({}) != annotations({"secrets": {"A": "b"}})
+
+
+def test_without_tokens_it_says_what_to_do() -> None:
+    assert "openssl rand -hex 32" in helm({})["fault"]
+
+
+def test_it_says_where_the_registration_is() -> None:
+    notes = helm(TOKENS)["notes"]
+    assert f"get secret {NAME}-registration" in notes
+    assert "as-token" not in notes
