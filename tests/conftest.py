@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import re
+import shutil
 import sys
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
@@ -17,7 +18,7 @@ from tests.servers import Homeserver, LettaServer, homeserver_in, letta_server_i
 from tests.stub_model import StubModel
 from tests.waiting import Clock
 
-from letta_matrix.store.database import database_url
+from letta_matrix.store.database import Database, database_url
 
 pytest_plugins = ["tests.stress"]
 
@@ -87,6 +88,22 @@ async def clock() -> AsyncGenerator[Clock]:
     clock = Clock.of(asyncio.get_running_loop())
     yield clock
     clock.go()
+
+
+@pytest.fixture(scope="session")
+async def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database file at the newest schema, to be copied: migrating takes a second."""
+    path = tmp_path_factory.mktemp("migrated") / "letta-matrix.db"
+    database = Database(database_url(f"sqlite:///{path}", path.parent))
+    await database.open()
+    await database.close()
+    return path
+
+
+@pytest.fixture
+def database_file(migrated: Path, tmp_path: Path) -> Path:
+    """An empty database of this test's own."""
+    return Path(shutil.copy(migrated, tmp_path / "letta-matrix.db"))
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """What `letta-matrix doctor` says of a database on a PostgreSQL server."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,8 +103,7 @@ SERVER = Server("16.1", far=True, now=1000.0, size=10_000_000, encrypted=True, s
     ],
 )
 def test_a_server_as_it_tells_of_itself(changes: dict[str, object], host: str, says: str) -> None:
-    values = {name: getattr(SERVER, name) for name in Server.__slots__} | changes
-    _, *wrong = judge_server(Server(**values), host, 1000.0)
+    _, *wrong = judge_server(replace(SERVER, **changes), host, 1000.0)
     assert [one.mark for one in wrong] == [Mark.WARNING] * bool(says)
     assert all(says in one.says and one.remedy and one.shows for one in wrong)
     assert PASSWORD not in str(wrong)

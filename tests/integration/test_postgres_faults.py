@@ -212,6 +212,7 @@ async def test_a_commit_that_was_not_made_can_be_tried_again(
     with pytest.raises(StoreUnavailable):
         await within(Meta(relayed).set("test", "lost"))
     assert await Meta(relayed).get("test") is None
+    assert not relayed.unsure.is_set()
     await can_be_used(relayed)
 
 
@@ -222,6 +223,7 @@ async def test_where_nobody_can_tell_that_is_said(
     relay.cut_at, relay.heard, relay.shut = b"COMMIT", True, True
     with pytest.raises(StoreUnavailable, match="does not come back to say whether it was"):
         await within(Meta(relayed).set("test", "who knows"))
+    assert relayed.unsure.is_set()
 
 
 async def test_all_that_shared_a_commit_hear_of_it(relayed: Database, relay: Relay) -> None:

@@ -1,7 +1,6 @@
 """A database and a homeserver for each unit test, made cheaply."""
 
 import asyncio
-import shutil
 import signal
 from asyncio.subprocess import Process
 from collections.abc import AsyncGenerator
@@ -19,22 +18,6 @@ from letta_matrix.store.database import Database, database_url
 
 if TYPE_CHECKING:
     from tests.stage import Stage
-
-
-@pytest.fixture(scope="session")
-async def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database file at the newest schema, to be copied: migrating takes a second."""
-    path = tmp_path_factory.mktemp("migrated") / "letta-matrix.db"
-    database = Database(database_url(f"sqlite:///{path}", path.parent))
-    await database.open()
-    await database.close()
-    return path
-
-
-@pytest.fixture
-def database_file(migrated: Path, tmp_path: Path) -> Path:
-    """An empty database of this test's own."""
-    return Path(shutil.copy(migrated, tmp_path / "letta-matrix.db"))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -43,13 +43,19 @@ def with_password(data: dict[str, object], file: Path) -> None:
             raise ConfigError(f"{file}: `database.url` should have no password behind its `?`")
         if (parts := _WITH_PASSWORD.fullmatch(url)) is not None:
             found["database.url"] = unquote(parts[2])
-            url = f"{parts[1]}@{parts[3]}"
+            url = without_password(url)
     if isinstance(name, str):
         found["database.password_file"] = _password_in(file, name)
     if len(found) > 1:
         raise ConfigError(f"{file}: {' and '.join(found)} both have a password: leave one")
     password = {"password": next(iter(found.values()))} if found else {}
     data["database"] = {**section, **({"url": url} if url is not None else {}), **password}
+
+
+def without_password(url: str) -> str:
+    """An address as texts may show it."""
+    parts = _WITH_PASSWORD.fullmatch(url)
+    return url if parts is None else f"{parts[1]}@{parts[3]}"
 
 
 def _password_in(config: Path, name: str) -> str:

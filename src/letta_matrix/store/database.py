@@ -5,12 +5,22 @@ import math
 import sys
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy import URL, Connection, Delete, Executable, RowMapping, Select, Update, make_url
+from sqlalchemy import (
+    URL,
+    Connection,
+    Delete,
+    Executable,
+    RowMapping,
+    Select,
+    Update,
+    make_url,
+    select,
+)
 from sqlalchemy.exc import DBAPIError
 
 from letta_matrix.common import clock
@@ -21,10 +31,13 @@ from letta_matrix.store.faults import (
     StoreDamaged,
     StoreError,
     StoreUnavailable,
+    StoreUnsure,
+    half_copied,
     is_fault,
     newer_schema,
 )
 from letta_matrix.store.rows import record_of
+from letta_matrix.store.schema import meta
 
 __all__ = [
     "HEAD",
@@ -43,6 +56,9 @@ log = structlog.get_logger()
 
 Result = TypeVar("Result")
 
+UNFINISHED = "copy unfinished"
+"""The key in `meta` of a database that is being copied into."""
+_UNFINISHED = select(meta.c.value).where(meta.c.key == UNFINISHED)
 _SIZES_LAST = 60.0
 """Seconds for which the sizes of a server's database hold."""
 _POSTGRES = "postgres"
@@ -88,6 +104,9 @@ class Database:
         failed is not made good by reading."""
         self.outage = asyncio.Event()
         """Set when something could not be written."""
+        self.unsure = asyncio.Event()
+        """Set when nobody could tell whether something was written: whoever holds in memory what
+        is stored is to begin anew."""
         self.faults = 0
         """How often it could not be used."""
         self.fence: Callable[[Connection], None] | None = None
@@ -107,14 +126,23 @@ class Database:
         """Take the database for this process and create or migrate the schema.
 
         Raises:
-            StoreError: the database cannot be used, or another process has it open.
+            StoreError: the database cannot be used, or another process has it for itself.
         """
-        await self._run(self._engine.take)
+        await self.take()
+        await self.make()
+        if await self.value(_UNFINISHED) is not None:
+            raise half_copied()
+
+    async def take(self, *, alone: bool = False) -> None:
+        """Take the database as it is, `alone` where several could have it. Raises StoreError."""
+        await self._run(lambda: self._engine.take(alone=alone))
         await self.check()
-        revision = await self.revision()
-        if revision is not None and revision > HEAD:
+        if (revision := await self.revision()) is not None and revision > HEAD:
             raise newer_schema(revision, HEAD)
-        if revision != HEAD:
+
+    async def make(self) -> None:
+        """Create or migrate the schema. Raises StoreError."""
+        if await self.revision() != HEAD:
             await self._migrate()
 
     async def check(self) -> None:
@@ -136,8 +164,10 @@ class Database:
         """
         try:
             return await self.commits.add(work)
-        except StoreUnavailable:
+        except StoreUnavailable as fault:
             self.outage.set()
+            if isinstance(fault, StoreUnsure):
+                self.unsure.set()
             raise
 
     async def execute(self, *statements: Executable) -> None:
@@ -153,6 +183,16 @@ class Database:
         """Do `work`, which only reads, in the database's thread. Raises StoreUnavailable."""
 
         return await self._run(lambda: self._look(work))
+
+    @contextmanager
+    def moment(self) -> Generator[Connection]:
+        """Read what there is at one moment, in the caller's thread; nothing else is asked of it
+        meanwhile. Errors are the driver's, unless it is asked within `told`. Raises
+        StoreUnavailable."""
+        with ExitStack() as opened:
+            with self.told():
+                connection = opened.enter_context(self._engine.moment())
+            yield connection
 
     async def rows(self, query: Select[Any]) -> Sequence[RowMapping]:
         """All that a query finds. Raises StoreUnavailable."""
@@ -202,22 +242,23 @@ class Database:
 
     def _measure(self) -> None:
         # A server that is away is told of by those who need it.
-        with suppress(StoreUnavailable), self._faults():
+        with suppress(StoreUnavailable), self.told():
             self._sizes = self._engine.sizes()
 
     def _look(self, work: Callable[[Connection], Result]) -> Result:
-        with self._faults(), self._engine.reading() as connection:
+        with self.told(), self._engine.reading() as connection:
             return work(connection)
 
     @contextmanager
     def _transaction(self) -> Generator[Connection]:
-        with self._faults(writes=True), self._engine.writing() as connection:
+        with self.told(writes=True), self._engine.writing() as connection:
             if self.fence is not None:
                 self.fence(connection)
             yield connection
 
     @contextmanager
-    def _faults(self, *, writes: bool = False) -> Generator[None]:
+    def told(self, *, writes: bool = False) -> Generator[None]:
+        """What the driver says is told as StoreUnavailable."""
         try:
             yield
         except StoreUnavailable as fault:

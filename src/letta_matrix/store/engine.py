@@ -15,8 +15,9 @@ class StoreEngine(Protocol):
 
     at_hand: bool
 
-    def take(self) -> None:
-        """Let this process have it. Raises StoreError, also where another has it for itself."""
+    def take(self, *, alone: bool = False) -> None:
+        """Let this process have it, `alone` or, where several bridges may have one, together with
+        others. Raises StoreError, also where another has it for itself."""
         ...
 
     def check(self) -> None:
@@ -25,6 +26,10 @@ class StoreEngine(Protocol):
 
     def reading(self) -> AbstractContextManager[Connection]:
         """A connection that is only read from."""
+        ...
+
+    def moment(self) -> AbstractContextManager[Connection]:
+        """The same, which shows one moment, whoever writes meanwhile."""
         ...
 
     def writing(self) -> AbstractContextManager[Connection]:

@@ -34,6 +34,11 @@ class StoreUnavailable(StoreError):
     """The database cannot be used now (locked, full, away); trying again later can help."""
 
 
+class StoreUnsure(StoreUnavailable):
+    """Whether something was written is not known, and cannot be asked now. What this process holds
+    in memory may be less than what is stored: it has to begin anew."""
+
+
 class StoreDamaged(StoreUnavailable):
     """What the database's files hold cannot be read; that stays so until somebody puts a backup
     back. Everything goes on that does not need it."""
@@ -68,6 +73,14 @@ def newer_schema(revision: str, known: str) -> StoreError:
         f"the database was written by a newer letta-matrix (schema {revision}, this one knows "
         f"{known})",
         "upgrade letta-matrix",
+    )
+
+
+def half_copied() -> StoreError:
+    """The fault where a copy into the database has not come to its end."""
+    return StoreError(
+        "the database is being copied into, or that was cut off",
+        "run `letta-matrix database copy` again: it begins anew",
     )
 
 

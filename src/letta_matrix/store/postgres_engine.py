@@ -25,6 +25,7 @@ IN_USE = 0x6C65747461
 
 _BEGIN = "BEGIN; SELECT pg_current_xact_id()::text"
 _SHARE = "SELECT pg_try_advisory_lock_shared(%s)"
+_ALONE = "SELECT pg_try_advisory_lock(%s)"
 _ABOUT = text(
     "SELECT current_setting('server_version_num')::int AS version, "
     "current_setting('server_encoding') AS encoding, pg_is_in_recovery() AS follows"
@@ -49,12 +50,12 @@ class PostgresEngine:
     def __init__(self, url: URL) -> None:
         self.place = place_of(url)
         self.engine = _made(url)
-        self._takes = False
+        self._take = ""
         event.listen(self.engine, "connect", self._share)
 
-    def take(self) -> None:
+    def take(self, *, alone: bool = False) -> None:
         # Each connection from now on says so to the server.
-        self._takes = True
+        self._take = _ALONE if alone else _SHARE
         self.engine.dispose()
 
     def check(self) -> None:
@@ -72,6 +73,11 @@ class PostgresEngine:
     def reading(self) -> Generator[Connection]:
         with self.engine.connect() as connection:
             yield connection
+
+    @contextmanager
+    def moment(self) -> Generator[Connection]:
+        with self.engine.connect() as connection:
+            yield connection.execution_options(isolation_level="REPEATABLE READ")
 
     @contextmanager
     def writing(self) -> Generator[Connection]:
@@ -141,11 +147,11 @@ class PostgresEngine:
             time.sleep(_PAUSE)
 
     def _share(self, connection: "psycopg.Connection[Any]", _record: object) -> None:
-        if not self._takes:
+        if not self._take:
             return
-        got = connection.execute(_SHARE, (IN_USE,)).fetchone()
+        got = connection.execute(self._take.encode(), (IN_USE,)).fetchone()
         if got != (True,):
-            raise faults.taken(self.place)
+            raise faults.in_use(self.place) if self._take == _ALONE else faults.taken(self.place)
 
 
 def place_of(url: URL) -> str:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from letta_matrix.store.faults import StoreDamaged, StoreError, StoreUnavailable
+from letta_matrix.store.faults import StoreDamaged, StoreError, StoreUnavailable, StoreUnsure
 
 _LONGEST = 300
 OLDEST = 140_000
@@ -98,9 +98,9 @@ def _said(error: BaseException) -> str:
     return " ".join(re.sub(r"^(FATAL|ERROR): +", "", words).split())[:_LONGEST]
 
 
-def unknown_outcome(place: str) -> StoreUnavailable:
+def unknown_outcome(place: str) -> StoreUnsure:
     """The fault where the connection was lost in the middle of a commit."""
-    return StoreUnavailable(
+    return StoreUnsure(
         f"{place}: the connection was lost as something was written, and the server does not come "
         "back to say whether it was",
         _STOPPING,
@@ -133,6 +133,14 @@ def taken(place: str) -> StoreError:
     return StoreError(
         f"{place}: the database is being copied or put back by another letta-matrix",
         "wait until that has ended",
+    )
+
+
+def in_use(place: str) -> StoreError:
+    """The fault where bridges have a database open that somebody wants for themselves."""
+    return StoreError(
+        f"{place}: the database is in use by another letta-matrix",
+        "stop every bridge that it is the database of",
     )
 
 

@@ -31,7 +31,8 @@ class SqliteEngine:
         event.listen(self._engine, "connect", _set_up)
         event.listen(self._engine, "begin", _begin)
 
-    def take(self) -> None:
+    def take(self, *, alone: bool = False) -> None:
+        # It is always one's own.
         self._file.take()
 
     def check(self) -> None:
@@ -41,6 +42,9 @@ class SqliteEngine:
     def reading(self) -> Generator[Connection]:
         with self._engine.connect() as connection:
             yield connection
+
+    # A transaction shows one moment, and each reads in one.
+    moment = reading
 
     @contextmanager
     def writing(self) -> Generator[Connection]:
