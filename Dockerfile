@@ -18,7 +18,7 @@ RUN python3 -m venv /opt/letta-matrix && python3 -m venv /opt/build
 WORKDIR /source
 COPY requirements requirements
 # Kept compiled is what the bridge imports: the rest would be a third of the image.
-RUN pip install --no-cache-dir --no-compile --require-hashes -r requirements/base.txt \
+RUN pip install --no-cache-dir --no-compile --require-hashes -r requirements/postgres.txt \
     && /opt/build/bin/pip install --no-cache-dir --require-hashes -r requirements/build.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
