@@ -5,12 +5,15 @@ from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 
 import pytest
+from aiohttp import ClientError
+from tests.cut_connections import Relay
 from tests.integration.bridge_world import (
     Json,
     Person,
     Room,
     World,
     bridge_on,
+    config_on,
     deliver,
     event_in,
     new_agent,
@@ -18,9 +21,12 @@ from tests.integration.bridge_world import (
 from tests.postgres import PASSWORD, PostgresServer
 from tests.scripts import obey
 from tests.servers import Homeserver
-from tests.waiting import eventually
+from tests.waiting import eventually, within
 
+from letta_matrix.app import bridge
 from letta_matrix.runtimes.memory import MemoryRuntime
+from letta_matrix.store.database import StoreError
+from letta_matrix.store.postgres_engine import PostgresEngine
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +66,48 @@ async def test_a_restart_goes_on(
         assert health["homeserver_writes"] == health["counters"]["pings"] + 1
         await ann.send(rooms[0].room_id, "remember me?")
         assert (await ann.answers(rooms[0], 2))[1] == "echo: remember me?"
+
+
+async def test_all_begins_anew_where_nobody_can_tell_what_is_stored(
+    homeserver: Homeserver,
+    ann: Person,
+    tmp_path: Path,
+    postgres: PostgresServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(PostgresEngine, "patience", 0.1)
+    monkeypatch.setattr(bridge, "configure_logging", lambda *_: None)
+    monkeypatch.setattr(asyncio.get_running_loop(), "add_signal_handler", lambda *_: None)
+    event = {
+        "type": "m.room.message",
+        "event_id": "$waits",
+        "room_id": "!of-nobody:localhost",
+        "sender": ann.user_id,
+        "origin_server_ts": 0,
+        "content": {"msgtype": "m.text", "body": "hello"},
+    }
+    async with Relay(postgres.port) as relay:
+        section = postgres.settings_for(postgres.migrated())
+        section["url"] = section["url"].replace(str(postgres.port), str(relay.port))
+        config = config_on(homeserver, tmp_path, ann, database=section)
+        running = asyncio.create_task(bridge.run(config))
+        ready = f"http://127.0.0.1:{config.api.port}/ready"
+
+        async def is_ready() -> bool:
+            try:
+                async with ann.http.get(ready) as response:
+                    return response.status == 200
+            except ClientError:
+                return False
+
+        await eventually(is_ready)
+        relay.cut_at, relay.heard, relay.shut = b"COMMIT", True, True
+        headers = {"Authorization": f"Bearer {homeserver.hs_token}"}
+        url = f"http://127.0.0.1:{homeserver.appservice_port}/_matrix/app/v1/transactions/waits"
+        async with ann.http.put(url, json={"events": [event]}, headers=headers) as response:
+            assert response.status == 500
+        with pytest.raises(StoreError, match="not known what the database has stored"):
+            await within(running)
 
 
 async def test_messages_are_answered_in_their_order(world: World, ann: Person, room: Room) -> None:

@@ -12,6 +12,7 @@ from letta_matrix.store.database import Database
 from letta_matrix.store.inbox import Inbox
 from letta_matrix.store.meta import Meta
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
+from letta_matrix.store.turn_history import TurnHistory
 from letta_matrix.store.turns import Outcome, Turn, TurnStatus, TurnStore
 
 ON_BOTH = True
@@ -231,3 +232,11 @@ async def test_meta_keeps_the_newest_value(database: Database) -> None:
     await meta.set("space", "!a:test")
     await meta.set("space", "!b:test")
     assert await meta.get("space") == "!b:test"
+
+
+async def test_the_newest_of_each_agent_are_found(database: Database, turn: Turn) -> None:
+    later = await stored_turn(database, "once more")
+    found = await TurnHistory(database).lately(["agent-1", "agent-2", 'it\'s "odd" \\ %s :x'])
+    assert [one.turn_id for one in found.newest] == [later.turn_id, turn.turn_id]
+    assert {agent: one.turn_id for agent, one in found.last.items()} == {"agent-1": later.turn_id}
+    assert (found.failed, found.owed) == ([], {})
