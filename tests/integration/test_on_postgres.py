@@ -68,6 +68,10 @@ async def test_a_restart_goes_on(
         assert (await ann.answers(rooms[0], 2))[1] == "echo: remember me?"
 
 
+def _nothing(*_: object) -> None:
+    pass
+
+
 async def test_all_begins_anew_where_nobody_can_tell_what_is_stored(
     homeserver: Homeserver,
     ann: Person,
@@ -76,8 +80,9 @@ async def test_all_begins_anew_where_nobody_can_tell_what_is_stored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(PostgresEngine, "patience", 0.1)
-    monkeypatch.setattr(bridge, "configure_logging", lambda *_: None)
-    monkeypatch.setattr(asyncio.get_running_loop(), "add_signal_handler", lambda *_: None)
+    # This process has its own.
+    monkeypatch.setattr(bridge, "configure_logging", _nothing)
+    monkeypatch.setattr(asyncio.get_running_loop(), "add_signal_handler", _nothing)
     event = {
         "type": "m.room.message",
         "event_id": "$waits",
