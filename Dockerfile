@@ -17,10 +17,11 @@ RUN apt-get update \
 RUN python3 -m venv /opt/letta-matrix && python3 -m venv /opt/build
 WORKDIR /source
 COPY requirements requirements
-# `otel` has what traces need besides.
-ARG REQUIREMENTS=base
+# `postgres otel` has what traces need besides.
+ARG REQUIREMENTS=postgres
 # Kept compiled is what the bridge imports: the rest would be a third of the image.
-RUN pip install --no-cache-dir --no-compile --require-hashes -r requirements/${REQUIREMENTS}.txt \
+RUN pip install --no-cache-dir --no-compile --require-hashes \
+        $(printf -- "-r requirements/%s.txt " ${REQUIREMENTS}) \
     && /opt/build/bin/pip install --no-cache-dir --require-hashes -r requirements/build.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY src src

@@ -1,8 +1,11 @@
 """What the bridge itself can do: a homeserver that answers at once, agents in memory."""
 
+import asyncio
 import secrets
 from dataclasses import dataclass, field
 from typing import Any
+
+from tests.postgres import PostgresServer
 
 from bench.bridge import Bridge
 from bench.figures import at_least, at_most
@@ -39,9 +42,37 @@ async def measure(scene: Scene) -> None:
     """With some agents, and with many."""
     for agents, turns in scene.plan.ceilings:
         await scene.attempt(f"the bridge alone, {agents:,} agents", _ceiling(scene, agents, turns))
+    await scene.attempt("the bridge alone, on PostgreSQL", _on_postgres(scene))
 
 
 async def _ceiling(scene: Scene, agents: int, turns: int) -> None:
+    rate, cost = await _work(scene, f"ceiling-{agents}", agents, turns)
+    of = f"turns a second with {agents:,} agents at a homeserver that answers at once"
+    fast, cheap = (at_least(500), at_most(1.9)) if agents < 1000 else (None, None)
+    scene.figures.add(f"ceiling_turns_per_s_{agents}", rate, of, fast)
+    note = f"ms of CPU a turn, {agents:,} agents"
+    scene.figures.add(f"cpu_ms_per_turn_{agents}", cost, note, cheap)
+
+
+async def _on_postgres(scene: Scene) -> None:
+    # It waits for the disk, as SQLite does.
+    server = PostgresServer({"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"})
+    agents, turns = scene.plan.ceilings[0]
+    try:
+        await asyncio.to_thread(server.start)
+        database = server.settings_for(server.create())
+        rate, cost = await _work(scene, "ceiling-postgres", agents, turns, database=database)
+    finally:
+        await asyncio.to_thread(server.remove)
+    of = f"the same with {agents:,} agents and the database on a PostgreSQL server beside it"
+    scene.figures.add("ceiling_postgres_turns_per_s", rate, of)
+    scene.figures.add("cpu_ms_per_turn_postgres", cost, "ms of CPU a turn, without the server's")
+
+
+async def _work(
+    scene: Scene, name: str, agents: int, turns: int, **sections: Any
+) -> tuple[float, float]:
+    """Turns a second, and ms of CPU for each."""
     registered = _Registered(scene.ports)
     settings = {
         "port": registered.port,
@@ -50,12 +81,12 @@ async def _ceiling(scene: Scene, agents: int, turns: int) -> None:
         "person": _PERSON,
         "bot": f"@{_BOT}:{_DOMAIN}",
     }
-    directory = scene.directory / f"ceiling-{agents}"
+    directory = scene.directory / name
     bridge = Bridge(registered, directory, scene.ports, _PERSON, scene.http)
     homeserver = Program("bench.instant_homeserver", settings, directory, scene.http)
     try:
         await homeserver.start()
-        bridge.configure({"type": "memory", "agents": agents})
+        bridge.configure({"type": "memory", "agents": agents}, **sections)
         await bridge.start_ready()
         await bridge.wait_quiet()
         await _load(scene, registered.port, turns // 5)
@@ -65,11 +96,7 @@ async def _ceiling(scene: Scene, agents: int, turns: int) -> None:
     finally:
         await bridge.end()
         homeserver.stop()
-    of = f"turns a second with {agents:,} agents at a homeserver that answers at once"
-    rate, cost = (at_least(500), at_most(1.9)) if agents < 1000 else (None, None)
-    scene.figures.add(f"ceiling_turns_per_s_{agents}", turns / took, of, rate)
-    note = f"ms of CPU a turn, {agents:,} agents"
-    scene.figures.add(f"cpu_ms_per_turn_{agents}", cpu, note, cost)
+    return turns / took, cpu
 
 
 async def _load(scene: Scene, port: int, turns: int) -> float:

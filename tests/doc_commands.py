@@ -29,6 +29,8 @@ NOT_HERE = {
     "helm": "installs into a cluster; the chart is rendered by Helm's own library, test_helm.py",
     "kubectl": "asks a cluster",
     "claude": "Claude Code; the MCP server that it starts is tested over stdio",
+    "createdb": "asks a PostgreSQL server; the tests make theirs by SQL, tests/postgres.py",
+    "createuser": "the same",
     "npx": "fetches the MCP Inspector from npm",
     "podman": "starts containers",
     "useradd": "changes the machine",

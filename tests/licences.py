@@ -37,6 +37,10 @@ KNOWN = {"axe-playwright-python": "MIT AND MPL-2.0", "signedjson": "Apache-2.0"}
 SEPARATE = {"matrix-synapse": "AGPL-3.0-or-later"}
 """Programs that `up` starts as they are and talks to over the network, in `embedded` alone."""
 
+LINKED = {"psycopg": "LGPL-3.0-only", "psycopg-binary": "LGPL-3.0-only"}
+"""Libraries that are imported as they are, and can be replaced by whoever installs them; in
+`postgres` alone."""
+
 
 def locked(*names: str) -> set[str]:
     """The packages in these files of requirements."""

@@ -3,11 +3,9 @@
 from tests.integration.conftest import ann, bench, bob, keeper_socket
 from tests.unit.conftest import (
     database,
-    database_file,
     decoders,
     directory,
     fake,
-    migrated,
     stage,
 )
 from tests.unit.conftest import homeserver as client
@@ -18,11 +16,9 @@ __all__ = [
     "bob",
     "client",
     "database",
-    "database_file",
     "decoders",
     "directory",
     "fake",
     "keeper_socket",
-    "migrated",
     "stage",
 ]

@@ -1,10 +1,10 @@
 """A database and a homeserver for each unit test, made cheaply."""
 
 import asyncio
-import shutil
 import signal
 from asyncio.subprocess import Process
 from collections.abc import AsyncGenerator
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,25 +20,21 @@ if TYPE_CHECKING:
     from tests.stage import Stage
 
 
-@pytest.fixture(scope="session")
-async def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database file at the newest schema, to be copied: migrating takes a second."""
-    path = tmp_path_factory.mktemp("migrated") / "letta-matrix.db"
-    database = Database(database_url(f"sqlite:///{path}", path.parent))
-    await database.open()
-    await database.close()
-    return path
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Modules that say `ON_BOTH = True` are tested on both kinds of databases, but for what in
+    them looks into SQLite's file."""
+    on_both: object = metafunc.function.__globals__.get("ON_BOTH")
+    wants_file = "database_file" in signature(metafunc.function).parameters
+    if on_both and "database" in metafunc.fixturenames and not wants_file:
+        metafunc.parametrize("database", ["sqlite", "postgres"], indirect=True)
 
 
 @pytest.fixture
-def database_file(migrated: Path, tmp_path: Path) -> Path:
-    """An empty database of this test's own."""
-    return Path(shutil.copy(migrated, tmp_path / "letta-matrix.db"))
-
-
-@pytest.fixture
-async def database(database_file: Path) -> AsyncGenerator[Database]:
-    opened = Database(database_url(f"sqlite:///{database_file}", database_file.parent))
+async def database(request: pytest.FixtureRequest, database_file: Path) -> AsyncGenerator[Database]:
+    url = database_url(f"sqlite:///{database_file}", database_file.parent)
+    if getattr(request, "param", "sqlite") == "postgres":
+        url = request.getfixturevalue("postgres_url")
+    opened = Database(url)
     await opened.open()
     yield opened
     await opened.close()

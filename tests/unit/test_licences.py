@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from tests.licences import (
     DOCUMENT,
+    LINKED,
     PERMISSIVE,
     REQUIREMENTS,
     SEPARATE,
@@ -18,7 +19,7 @@ from tests.licences import (
 )
 
 
-@pytest.mark.parametrize("package", sorted(locked("base", "embedded", "dev")))
+@pytest.mark.parametrize("package", sorted(locked("base", "embedded", "postgres", "dev")))
 def test_each_locked_package_has_a_licence_that_fits(package: str) -> None:
     expression = licence_of(package)
     if expression is None:
@@ -26,6 +27,8 @@ def test_each_locked_package_has_a_licence_that_fits(package: str) -> None:
     allowed = PERMISSIVE | WEAK
     if package not in locked("base") and package in SEPARATE:
         allowed = allowed | {SEPARATE[package]}
+    if package not in locked("base", "embedded") and package in LINKED:
+        allowed = allowed | {LINKED[package]}
     assert is_among(expression, allowed), f"{package}: {expression or 'no licence that we know'}"
 
 

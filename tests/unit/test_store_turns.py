@@ -12,7 +12,10 @@ from letta_matrix.store.database import Database
 from letta_matrix.store.inbox import Inbox
 from letta_matrix.store.meta import Meta
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
+from letta_matrix.store.turn_history import TurnHistory
 from letta_matrix.store.turns import Outcome, Turn, TurnStatus, TurnStore
+
+ON_BOTH = True
 
 
 @pytest.fixture
@@ -90,7 +93,7 @@ async def test_a_frozen_reply_and_its_turns_status_are_one_step(
 ) -> None:
     outbox = Outbox(database)
     await outbox.freeze([owed(turn, "x1", 0)])
-    with pytest.raises(Exception, match="UNIQUE"):
+    with pytest.raises(IntegrityError):
         await outbox.freeze([owed(turn, "x2", 1), owed(turn, "x1", 2)], completes=turn)
     assert (await again(database, turn)).status is TurnStatus.QUEUED
     assert turn.status is TurnStatus.QUEUED
@@ -229,3 +232,11 @@ async def test_meta_keeps_the_newest_value(database: Database) -> None:
     await meta.set("space", "!a:test")
     await meta.set("space", "!b:test")
     assert await meta.get("space") == "!b:test"
+
+
+async def test_the_newest_of_each_agent_are_found(database: Database, turn: Turn) -> None:
+    later = await stored_turn(database, "once more")
+    found = await TurnHistory(database).lately(["agent-1", "agent-2", 'it\'s "odd" \\ %s :x'])
+    assert [one.turn_id for one in found.newest] == [later.turn_id, turn.turn_id]
+    assert {agent: one.turn_id for agent, one in found.last.items()} == {"agent-1": later.turn_id}
+    assert (found.failed, found.owed) == ([], {})

@@ -24,6 +24,7 @@ from letta_matrix.app.pulse import Ping, Reach, StorePulse
 from letta_matrix.app.telemetry import tracing_of
 from letta_matrix.common.connections.descriptors import raise_limit
 from letta_matrix.common.vitals import said
+from letta_matrix.common.waiting import unless
 from letta_matrix.config import Config
 from letta_matrix.config.types import secret_of
 from letta_matrix.doors.web.listening import check_free, listen
@@ -31,7 +32,7 @@ from letta_matrix.matrix.appservice import Appservice
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.runtimes.adapters import make_runtime
 from letta_matrix.runtimes.protocol import AgentRuntime
-from letta_matrix.store.database import StoreUnavailable
+from letta_matrix.store.database import StoreError, StoreUnavailable
 
 log = structlog.get_logger()
 
@@ -201,7 +202,8 @@ class Bridge:
 
 
 async def run(config: Config) -> None:
-    """Run the bridge until SIGINT or SIGTERM. Raises StoreError or PortTakenError."""
+    """Run the bridge until SIGINT or SIGTERM. Raises StoreError, also where it has to begin anew,
+    or PortTakenError."""
     configure_logging(config.logging, secrets_of(config))
     raise_limit()
     stop = asyncio.Event()
@@ -214,8 +216,10 @@ async def run(config: Config) -> None:
     gc.collect()
     gc.freeze()
     log.info("bridge started", version=__version__, bot=config.bot_user_id)
-    await stop.wait()
+    stopped = await unless(bridge.app.stores.database.unsure, stop.wait())
     log.info("bridge stopping")
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_STOPPING_TIMEOUT):
             await bridge.close()
+    if stopped is None:
+        raise StoreError("it is not known what the database has stored; all begins anew")

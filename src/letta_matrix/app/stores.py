@@ -27,7 +27,7 @@ class Stores:
     """The database's tables; what people send is dated by the homeserver's `clock`."""
 
     def __init__(self, config: Config, clock: ServerClock) -> None:
-        url = database_url(config.database.url, config.directory)
+        url = database_url(config.database.url, config.directory, config.database_password)
         self.database = Database(url)
         self.directory = AgentDirectory(self.database)
         self.conversations = ConversationStore(self.database)

@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlalchemy import URL
+
 from letta_matrix.backup.faults import BackupError
 from letta_matrix.common.json_fields import mapping, string_of
 from letta_matrix.config import Config, ConfigError
 from letta_matrix.config.sources import ENV_PREFIX, read_file
 from letta_matrix.stack.lock import LOCK
-from letta_matrix.store.database import database_url
+from letta_matrix.store.database import database_url, file_of
 
 CONFIG, REGISTRATION = "config.yaml", "registration.yaml"
 DATABASE = "letta-matrix.db"
@@ -39,16 +41,25 @@ class Source:
         return self.settings.directory
 
     @property
-    def database(self) -> Path:
-        """The bridge's."""
-        url = database_url(self.settings.database.url, self.folder)
-        return Path(str(url.database)).absolute()
+    def url(self) -> URL:
+        """The bridge's database."""
+        settings, password = self.settings.database, self.settings.database_password
+        return database_url(settings.url, self.folder, password)
+
+    @property
+    def database(self) -> Path | None:
+        """Its file, None where it is on a server."""
+        file = file_of(self.url)
+        return None if file is None else file.absolute()
 
     @property
     def place(self) -> str:
-        """Where the configuration has the database: beside itself, or an absolute path."""
-        beside = self.database.is_relative_to(self.folder)
-        return str(self.database.relative_to(self.folder) if beside else self.database)
+        """Where the configuration has the database: beside itself, or an absolute path; one of a
+        server is put beside it."""
+        file = self.database
+        if file is None:
+            return DATABASE
+        return str(file.relative_to(self.folder) if file.is_relative_to(self.folder) else file)
 
     @property
     def is_stack(self) -> bool:

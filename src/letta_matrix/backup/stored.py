@@ -8,11 +8,15 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlalchemy import URL
+
+from letta_matrix.backup.copies import check_database
 from letta_matrix.backup.faults import BackupError
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database, StoreError, database_url
 from letta_matrix.store.forgetting import forget_agents, forget_home
 from letta_matrix.store.meta import Meta
+from letta_matrix.store.moving import save
 from letta_matrix.store.restored import Gap, forbid_as_in, forbid_unseen, note_gap
 
 
@@ -34,6 +38,21 @@ def schema_of(path: Path) -> str:
     if found is None:
         raise BackupError(f"{path}: it is no database of letta-matrix, or was never used")
     return str(found[0])
+
+
+def copy_from_server(source: URL, target: Path) -> None:
+    """Copy a database of PostgreSQL as it is at one moment, whoever writes to it, into a new file
+    of SQLite, and look at the copy.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    asyncio.run(save(source, database_url(f"sqlite:///{target}", target.parent)))
+    with closing(sqlite3.connect(target)) as copy:
+        # One file, without a log beside it.
+        copy.execute("PRAGMA journal_mode=DELETE").fetchone()
+    target.with_name(f"{target.name}.lock").unlink()
+    check_database(target)
 
 
 def prepare(

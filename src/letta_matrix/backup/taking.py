@@ -21,7 +21,7 @@ from letta_matrix.backup.contents import (
 from letta_matrix.backup.copies import copy_apart, copy_database, is_database, steady
 from letta_matrix.backup.faults import BackupError
 from letta_matrix.backup.folders import opened, staging, sync
-from letta_matrix.backup.stored import schema_of
+from letta_matrix.backup.stored import copy_from_server, schema_of
 from letta_matrix.common.private_files import private_beside
 from letta_matrix.store.database_file import check_if_alone
 
@@ -54,10 +54,12 @@ def take(
     if file.exists():
         with _replacing(file):
             is_encrypted(file)
-    if not source.database.is_file():
-        raise BackupError(f"{source.database}: no database there; start the bridge once")
-    check_if_alone(source.database)
-    with staging(source.database.parent) as laid, _whole(file) as temporary:
+    if source.database is not None:
+        if not source.database.is_file():
+            raise BackupError(f"{source.database}: no database there; start the bridge once")
+        check_if_alone(source.database)
+    beside = source.folder if source.database is None else source.database.parent
+    with staging(beside) as laid, _whole(file) as temporary:
         taken = _Taking(source, laid, servers=servers).write(temporary, passphrase, work)
         read(temporary, passphrase)
         temporary.replace(file)
@@ -75,7 +77,10 @@ class _Taking:
     def write(self, target: Path, passphrase: str | None, work: int) -> Taken:
         copy, now = self._staging / DATABASE, time.time()
         # First of all: what the others have beyond it, the bridge finds there.
-        copy_database(self._source.database, copy)
+        if self._source.database is None:
+            copy_from_server(self._source.url, copy)
+        else:
+            copy_database(self._source.database, copy)
         manifest = Manifest(
             version=__version__,
             made_at=now,

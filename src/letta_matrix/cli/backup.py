@@ -157,7 +157,24 @@ def _told_put_back(done: "PutBack", target: "Target", data: Path | None) -> None
         "The homeserver has to have the tokens of this registration.yaml: where they were others "
         "since, let it read the file and restart it."
     )
+    if server := _server_in(target.config):
+        file = target.database or target.config.with_name("letta-matrix.db")
+        copying = typed(["database", "copy", f"sqlite:///{file}", server])
+        print(
+            f"The configuration names PostgreSQL: bring the database into an empty one there by "
+            f"`{copying}`"
+        )
     print(f"start the bridge: {typed(['run', '-c', str(target.config)])}")
+
+
+def _server_in(config: Path) -> str:
+    """The address of PostgreSQL that a configuration names, "" for none."""
+    from letta_matrix.common.json_fields import mapping, string_of
+    from letta_matrix.config.database import without_password
+    from letta_matrix.config.sources import read_file
+
+    url = string_of(mapping(read_file(config).get("database")), "url")
+    return without_password(url) if url.startswith("postgres") else ""
 
 
 def _place(config: Path | None, data: Path | None) -> Path:

@@ -17,6 +17,7 @@ from letta_matrix.cli import (
     link,
     mappings,
     mcp,
+    moving,
     overview,
     rotate,
     run,
@@ -67,6 +68,7 @@ for name, run_it in {
     app.command(name)(run_it)
 app.add_typer(tokens.commands, name="tokens")
 app.add_typer(sms.commands, name="sms")
+app.add_typer(moving.commands, name="database")
 # People need not know it: the bridge starts it.
 app.command("keeper", hidden=True)(keeper.keeper)
 

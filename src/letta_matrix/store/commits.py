@@ -18,6 +18,10 @@ Result = TypeVar("Result")
 
 _MOST = 64
 """Transactions in one commit: none is to wait long for those before it."""
+_SAVEPOINT = "SAVEPOINT one"
+_ONE_BY_ONE = ("RELEASE one", _SAVEPOINT)
+_ALL_AT_ONCE = ("; ".join(_ONE_BY_ONE),)
+"""To a server and back takes its time."""
 _BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5)
 
 
@@ -100,8 +104,9 @@ class Commits:
         if len(batch) == 1:
             batch[0].result = batch[0].work(connection)
             return
+        steps = _ALL_AT_ONCE if connection.dialect.name == "postgresql" else _ONE_BY_ONE
+        connection.exec_driver_sql(_SAVEPOINT)
         for one in batch:
-            connection.exec_driver_sql("SAVEPOINT one")
             try:
                 one.result = one.work(connection)
             except Exception as error:
@@ -109,7 +114,8 @@ class Commits:
                     raise
                 one.error = error
                 connection.exec_driver_sql("ROLLBACK TO one")
-            connection.exec_driver_sql("RELEASE one")
+            for step in steps:
+                connection.exec_driver_sql(step)
 
 
 def _tell(batch: list[_Waiting]) -> None:

@@ -1,11 +1,11 @@
 """The bridge's database: one connection in a thread of its own, migrated before use."""
 
 import asyncio
-import sqlite3
+import math
 import sys
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,28 +18,36 @@ from sqlalchemy import (
     RowMapping,
     Select,
     Update,
-    create_engine,
-    event,
     make_url,
-    text,
+    select,
 )
 from sqlalchemy.exc import DBAPIError
 
+from letta_matrix.common import clock
 from letta_matrix.common.vitals import Trouble
-from letta_matrix.store.checkup import check
 from letta_matrix.store.commits import Commits
-from letta_matrix.store.database_file import DatabaseFile
+from letta_matrix.store.engine import StoreEngine
 from letta_matrix.store.faults import (
     StoreDamaged,
     StoreError,
     StoreUnavailable,
-    fault_of,
+    StoreUnsure,
+    half_copied,
     is_fault,
     newer_schema,
 )
 from letta_matrix.store.rows import record_of
+from letta_matrix.store.schema import meta
 
-__all__ = ["HEAD", "Database", "StoreDamaged", "StoreError", "StoreUnavailable", "database_url"]
+__all__ = [
+    "HEAD",
+    "Database",
+    "StoreDamaged",
+    "StoreError",
+    "StoreUnavailable",
+    "database_url",
+    "file_of",
+]
 
 HEAD = "0009"
 """The schema's newest revision; a test holds it against the migrations."""
@@ -48,15 +56,40 @@ log = structlog.get_logger()
 
 Result = TypeVar("Result")
 
-_WRITES = "letta_matrix_writes"
-"""The option of a connection whose transaction is to write."""
+UNFINISHED = "copy unfinished"
+"""The key in `meta` of a database that is being copied into."""
+_UNFINISHED = select(meta.c.value).where(meta.c.key == UNFINISHED)
+_SIZES_LAST = 60.0
+"""Seconds for which the sizes of a server's database hold."""
+_POSTGRES = "postgres"
+"""How the addresses of servers begin, `postgresql:` and `postgres:`."""
 
 
-def database_url(configured: str, directory: Path) -> URL:
-    """The SQLAlchemy URL for `database.url`; relative SQLite paths start at `directory`."""
+def database_url(configured: str, directory: Path, password: str = "") -> URL:
+    """The SQLAlchemy URL for `database.url`; relative SQLite paths start at `directory`. Only a
+    server asks for a `password`, which the URL does not show when it is printed."""
+    if configured.startswith(_POSTGRES):
+        url = make_url(configured).set(drivername="postgresql+psycopg")
+        return url.set(password=password) if password else url
     url = make_url(configured)
     path = directory / (url.database or "letta-matrix.db")
     return url.set(drivername="sqlite+pysqlite", database=str(path))
+
+
+def file_of(url: URL) -> Path | None:
+    """The file that a database is in, None for one on a server."""
+    return None if url.drivername.startswith(_POSTGRES) else Path(str(url.database))
+
+
+def _engine_of(url: URL) -> StoreEngine:
+    # Each only where it is used: neither driver is to cost the other's start anything.
+    if file_of(url) is None:
+        from letta_matrix.store.postgres_engine import PostgresEngine
+
+        return PostgresEngine(url)
+    from letta_matrix.store.sqlite_engine import SqliteEngine
+
+    return SqliteEngine(url)
 
 
 class Database:
@@ -71,41 +104,57 @@ class Database:
         failed is not made good by reading."""
         self.outage = asyncio.Event()
         """Set when something could not be written."""
+        self.unsure = asyncio.Event()
+        """Set when nobody could tell whether something was written: whoever holds in memory what
+        is stored is to begin anew."""
         self.faults = 0
         """How often it could not be used."""
+        self.fence: Callable[[Connection], None] | None = None
+        """Runs at the beginning of each commit, in its transaction; what it raises
+        (StoreUnavailable) keeps all of it from being written."""
         self._url = url
-        self._path = Path(str(url.database))
-        self._file = DatabaseFile(self._path)
         self._damaged = self._unwritable = False
-        # The parameters are what people wrote: no error may show them.
-        self._engine = create_engine(url, hide_parameters=True, pool_size=1, max_overflow=0)
+        self._engine = _engine_of(url)
+        self._sizes: dict[str, int] = {}
+        self._sized_at = -math.inf
         # One thread owns the one connection: a transaction is one hop there and back, and
         # SQLite takes one writer at a time anyway.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="database")
         self.commits = Commits(self._thread, self._transaction)
-        event.listen(self._engine, "connect", _set_up_sqlite)
-        event.listen(self._engine, "begin", _begin)
 
     async def open(self) -> None:
         """Take the database for this process and create or migrate the schema.
 
         Raises:
-            StoreError: the database cannot be used, or another process has it open.
+            StoreError: the database cannot be used, or another process has it for itself.
         """
-        self._file.take()
-        await self._run(lambda: check(self._path))
-        revision = await self.revision()
-        if revision is not None and revision > HEAD:
+        await self.take()
+        await self.make()
+        if await self.value(_UNFINISHED) is not None:
+            raise half_copied()
+
+    async def take(self, *, alone: bool = False) -> None:
+        """Take the database as it is, `alone` where several could have it. Raises StoreError."""
+        await self._run(lambda: self._engine.take(alone=alone))
+        await self.check()
+        if (revision := await self.revision()) is not None and revision > HEAD:
             raise newer_schema(revision, HEAD)
-        if revision != HEAD:
+
+    async def make(self) -> None:
+        """Create or migrate the schema. Raises StoreError."""
+        if await self.revision() != HEAD:
             await self._migrate()
 
+    async def check(self) -> None:
+        """Look at it as `open` does. To be called of a file that nobody has open, and of a server
+        at any time. Raises StoreError."""
+        await self._run(self._engine.check)
+
     async def close(self) -> None:
-        """Let go of the file once all that has come is written; nothing more is taken."""
+        """Let go of it once all that has come is written; nothing more is taken."""
         await self.commits.close()
-        await self._run(self._engine.dispose)
+        await self._run(self._engine.close)
         self._thread.shutdown(wait=False)
-        self._file.release()
 
     async def write(self, work: Callable[[Connection], Result]) -> Result:
         """Do `work` in a transaction that commits at its end, or rolls back on an error.
@@ -115,8 +164,10 @@ class Database:
         """
         try:
             return await self.commits.add(work)
-        except StoreUnavailable:
+        except StoreUnavailable as fault:
             self.outage.set()
+            if isinstance(fault, StoreUnsure):
+                self.unsure.set()
             raise
 
     async def execute(self, *statements: Executable) -> None:
@@ -131,11 +182,17 @@ class Database:
     async def read(self, work: Callable[[Connection], Result]) -> Result:
         """Do `work`, which only reads, in the database's thread. Raises StoreUnavailable."""
 
-        def look() -> Result:
-            with self._faults(), self._engine.connect() as connection:
-                return work(connection)
+        return await self._run(lambda: self._look(work))
 
-        return await self._run(look)
+    @contextmanager
+    def moment(self) -> Generator[Connection]:
+        """Read what there is at one moment, in the caller's thread; nothing else is asked of it
+        meanwhile. Errors are the driver's, unless it is asked within `told`. Raises
+        StoreUnavailable."""
+        with ExitStack() as opened:
+            with self.told():
+                connection = opened.enter_context(self._engine.moment())
+            yield connection
 
     async def rows(self, query: Select[Any]) -> Sequence[RowMapping]:
         """All that a query finds. Raises StoreUnavailable."""
@@ -163,43 +220,45 @@ class Database:
 
     async def revision(self) -> str | None:
         """The schema's, None where there is none yet. Raises StoreUnavailable."""
-        kept = text("SELECT count(*) FROM sqlite_master WHERE name = 'alembic_version'")
-        revision = text("SELECT version_num FROM alembic_version")
-
-        def look(db: Connection) -> str | None:
-            return db.execute(revision).scalar() if db.execute(kept).scalar() else None
-
-        return await self.read(look)
+        return await self.read(self._engine.revision)
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of its files: `main`, and the `wal` (write-ahead log)."""
-        files = {"main": self._path, "wal": self._path.with_name(self._path.name + "-wal")}
-        found: dict[str, int] = {}
-        for name, file in files.items():
-            # One that is not there has none, and may go away at any moment.
-            with suppress(OSError):
-                found[name] = file.stat().st_size
-        return found
+        """Bytes that it takes, by what for; those of a server as they were a minute ago at most,
+        none before it was first asked."""
+        if self._engine.at_hand:
+            return self._engine.sizes()
+        if clock.now() - self._sized_at > _SIZES_LAST:
+            self._sized_at = clock.now()
+            self._thread.submit(self._measure)
+        return self._sizes
 
-    def glance(self, work: Callable[[Connection], Result]) -> Result:
-        """Do `work`, which reads a row or two, at once and in the caller's thread: the way to
-        the database's thread and back takes twenty times as long. For a database of which
-        nothing else is asked: its one connection must be free. Raises StoreUnavailable.
+    async def glance(self, work: Callable[[Connection], Result]) -> Result:
+        """Do `work`, which reads a row or two, at once and in the caller's thread if the database
+        is at hand: the way to the database's thread and back takes twenty times as long. For a
+        database of which nothing else is asked: its one connection must be free. Raises
+        StoreUnavailable.
         """
-        with self._faults(), self._engine.connect() as connection:
+        return self._look(work) if self._engine.at_hand else await self.read(work)
+
+    def _measure(self) -> None:
+        # A server that is away is told of by those who need it.
+        with suppress(StoreUnavailable), self.told():
+            self._sizes = self._engine.sizes()
+
+    def _look(self, work: Callable[[Connection], Result]) -> Result:
+        with self.told(), self._engine.reading() as connection:
             return work(connection)
 
     @contextmanager
     def _transaction(self) -> Generator[Connection]:
-        with self._faults(writes=True):
-            self._file.check_place()
-            with self._engine.connect() as connection:
-                connection.execution_options(**{_WRITES: True})
-                with connection.begin():
-                    yield connection
+        with self.told(writes=True), self._engine.writing() as connection:
+            if self.fence is not None:
+                self.fence(connection)
+            yield connection
 
     @contextmanager
-    def _faults(self, *, writes: bool = False) -> Generator[None]:
+    def told(self, *, writes: bool = False) -> Generator[None]:
+        """What the driver says is told as StoreUnavailable."""
         try:
             yield
         except StoreUnavailable as fault:
@@ -208,7 +267,7 @@ class Database:
         except DBAPIError as error:
             if not is_fault(error):
                 raise
-            fault = fault_of(error, self._path)
+            fault = self._engine.fault_of(error)
             self._note(fault, writes=writes)
             raise fault from error
         else:
@@ -236,26 +295,9 @@ class Database:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        output, _ = await child.communicate(self._url.render_as_string().encode())
+        whole = self._url.render_as_string(hide_password=False)
+        output, _ = await child.communicate(whole.encode())
         if child.returncode != 0:
             last = output.decode(errors="replace").strip().rpartition("\n")[2]
             raise StoreError(f"the database could not be migrated to schema {HEAD}: {last}")
         log.info("database migrated", schema=HEAD)
-
-
-def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    # The driver's own way begins nothing before a savepoint (SQLAlchemy, "Serializable isolation /
-    # Savepoints / Transactional DDL" of its SQLite dialect).
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    # FULL: what was answered with 200 must survive a power cut, not only a crash.
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _begin(connection: Connection) -> None:
-    # What only reads at first could write no more where another process (`tokens`) has written
-    # since, and with it all that share its commit (SQLITE_BUSY_SNAPSHOT).
-    writes = connection.get_execution_options().get(_WRITES)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -3,7 +3,14 @@
 import sqlite3
 from pathlib import Path
 
-from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import (
+    DatabaseError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+)
 
 from letta_matrix.common.vitals import Trouble
 
@@ -27,6 +34,11 @@ class StoreUnavailable(StoreError):
     """The database cannot be used now (locked, full, away); trying again later can help."""
 
 
+class StoreUnsure(StoreUnavailable):
+    """Whether something was written is not known, and cannot be asked now. What this process holds
+    in memory may be less than what is stored: it has to begin anew."""
+
+
 class StoreDamaged(StoreUnavailable):
     """What the database's files hold cannot be read; that stays so until somebody puts a backup
     back. Everything goes on that does not need it."""
@@ -34,12 +46,16 @@ class StoreDamaged(StoreUnavailable):
 
 def is_fault(error: BaseException) -> bool:
     """Whether an error is the database's own; of a broken constraint, say, the cause is ours."""
-    return type(error) in (OperationalError, InterfaceError, DatabaseError)
+    if type(error) in (OperationalError, InterfaceError, DatabaseError):
+        return True
+    # PostgreSQL tells each kind by a number, and its driver sorts them in another way.
+    told = isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) is not None
+    return told and not isinstance(error, IntegrityError | DataError)
 
 
 def damaged(file: Path, what: str) -> StoreDamaged:
     """The fault for a damaged `file`, of which `what` is known."""
-    return StoreDamaged(f"{file}: the database is damaged ({_line(what)})", _REPAIR)
+    return StoreDamaged(f"{file}: the database is damaged ({line_of(what)})", _REPAIR)
 
 
 def lost(file: Path) -> StoreUnavailable:
@@ -60,10 +76,18 @@ def newer_schema(revision: str, known: str) -> StoreError:
     )
 
 
+def half_copied() -> StoreError:
+    """The fault where a copy into the database has not come to its end."""
+    return StoreError(
+        "the database is being copied into, or that was cut off",
+        "run `letta-matrix database copy` again: it begins anew",
+    )
+
+
 def fault_of(error: DBAPIError | sqlite3.Error, file: Path) -> StoreUnavailable:
     """What an error of SQLite means for whoever runs the bridge (SQLite, "Result Codes")."""
     cause = error.orig if isinstance(error, DBAPIError) else error
-    said = _line(str(cause))
+    said = line_of(str(cause))
     code = getattr(cause, "sqlite_errorcode", None)
     # The low byte; the rest tells details.
     match code & 0xFF if isinstance(code, int) else None:
@@ -89,5 +113,6 @@ def fault_of(error: DBAPIError | sqlite3.Error, file: Path) -> StoreUnavailable:
     return StoreUnavailable(f"{file}: the database cannot be used now: {said}", remedy)
 
 
-def _line(text: str) -> str:
+def line_of(text: str) -> str:
+    """The beginning of a text, as one line."""
     return " ".join(text.split())[:_LONGEST]

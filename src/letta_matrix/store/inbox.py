@@ -216,15 +216,15 @@ class Inbox:
         old_turns = (turns.c.status == TurnStatus.DONE) & (turns.c.finished_at < before)
         old_turns &= turns.c.turn_id.not_in(kept)
         old_turn_ids = select(turns.c.turn_id).where(old_turns)
+        # Not by a list of them all, which PostgreSQL would go through for each.
+        has_turn = select(turns.c.seq).where(turns.c.event_id == inbox.c.event_id).exists()
 
         await self._database.execute(
             delete(approvals).where(approvals.c.turn_id.in_(old_turn_ids)),
             delete(outbox).where(outbox.c.turn_id.in_(old_turn_ids)),
             delete(turns).where(old_turns),
             # As long as its turn is there, so that the event is known when it comes again.
-            delete(inbox).where(
-                inbox.c.received_at < before, inbox.c.event_id.not_in(select(turns.c.event_id))
-            ),
+            delete(inbox).where(inbox.c.received_at < before, ~has_turn),
             delete(transactions).where(transactions.c.received_at < before),
         )
 
