@@ -62,6 +62,7 @@ from letta_matrix.portals.takeovers import Takeovers
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.amendments import Amended
+from letta_matrix.store.fence import Fence
 from letta_matrix.store.turns import Turn, TurnKind
 from letta_matrix.toolbox.ledger import Mirror
 from letta_matrix.toolbox.registry import Toolbox
@@ -72,18 +73,25 @@ class App:
     before `stores` are open. Each part is given those above it that it needs; what it has to tell
     one below it goes through a method of this class."""
 
-    def __init__(self, config: Config, runtimes: Mapping[str, AgentRuntime]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        runtimes: Mapping[str, AgentRuntime],
+        fence: Fence | None = None,
+    ) -> None:
         self.config = config
         self.runtimes = runtimes
         self.vitals = Vitals()
 
         # The database, and the homeserver, by whose clock messages are dated.
         clock = ServerClock()
-        stores = self.stores = Stores(config, clock)
+        stores = self.stores = Stores(config, clock, fence)
         directory, rooms, conversations = stores.directory, stores.rooms, stores.conversations
         turns, outbox, audit = stores.turns, stores.outbox, stores.audit
         known = (directory, rooms)
-        homeserver = self.homeserver = homeserver_of(config, clock, self._refused)
+        homeserver = self.homeserver = homeserver_of(
+            config, clock, self._refused, None if fence is None else fence.sure
+        )
         bot = self.bot = homeserver.acting_as(config.bot_user_id)
         audit_room = config.access.audit_room
         self.mirror = AuditMirror(audit_room, bot) if audit_room is not None else None
@@ -293,6 +301,17 @@ class App:
         await self.turn_runner.close()
         await self.approvals.close()
         await self.toolbox.close()
+
+    async def drain(self, within: float) -> None:
+        """Begin no turn any more; those that no other process could follow go on to their end,
+        `within` seconds at most."""
+
+        def matters(turn: Turn) -> bool:
+            agent = self.stores.directory.get(turn.agent_id)
+            runtime = self.runtimes.get(agent.runtime) if agent is not None else None
+            return runtime is not None and not runtime.capabilities.resume
+
+        await self.dispatcher.queues.drain(within, matters)
 
     async def cancel(self, matches: Callable[[Turn], bool]) -> int:
         """Stop the messages' turns that match; how many did."""

@@ -20,6 +20,8 @@ from letta_matrix.app.health import Health
 from letta_matrix.app.logs import configure_logging, secrets_of
 from letta_matrix.app.metrics import Metrics
 from letta_matrix.app.pulse import Ping, Reach, StorePulse
+from letta_matrix.app.replicas import Replicas
+from letta_matrix.app.seat import Seat
 from letta_matrix.common.connections.descriptors import raise_limit
 from letta_matrix.common.vitals import said
 from letta_matrix.config import Config
@@ -29,7 +31,7 @@ from letta_matrix.matrix.appservice import Appservice
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.runtimes.adapters import make_runtime
 from letta_matrix.runtimes.protocol import AgentRuntime
-from letta_matrix.store.database import StoreUnavailable
+from letta_matrix.store.database import StoreUnavailable, is_shared
 
 log = structlog.get_logger()
 
@@ -43,9 +45,15 @@ Work = Callable[[], Awaitable[None]]
 class Bridge:
     """One bridge process. `start()` returns when it listens; the rest comes up behind it."""
 
-    def __init__(self, config: Config, runtimes: list[AgentRuntime] | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        runtimes: list[AgentRuntime] | None = None,
+        seat: Seat | None = None,
+    ) -> None:
         made = runtimes or [make_runtime(entry, config) for entry in config.runtimes]
-        app = self.app = App(config, {runtime.name: runtime for runtime in made})
+        fence = None if seat is None else seat.fence()
+        app = self.app = App(config, {runtime.name: runtime for runtime in made}, fence)
         service = config.appservice
         self.appservice = Appservice(
             service.hs_token.get_secret_value(), self, secret_of(service.earlier_hs_token)
@@ -54,7 +62,7 @@ class Bridge:
         ping = Ping(config, app.homeserver)
         self._pulse = StorePulse(app.stores.database, ping)
         self._reach = Reach(ping, lambda: self.appservice.heard_at, lambda: self.connection.is_up)
-        self.health = Health(app, self.appservice, self.connection, self._reach)
+        self.health = Health(app, self.appservice, self.connection, self._reach, seat)
         metrics = Metrics(app, self.appservice, self.health.is_ready).all()
         told, asked = self.health.told, self.health.asked_if_ready
         self._doors = Doors(config, app, told, asked, Exposition(metrics))
@@ -68,6 +76,13 @@ class Bridge:
             self._opened = opened.pop_all()
         for work in self._works():
             self._spawn(work)
+        log.info("bridge started", version=__version__, bot=self.app.config.bot_user_id)
+
+    async def drain(self, within: float) -> None:
+        """Begin nothing any more, and let what no other replica could follow come to its end,
+        `within` seconds at most."""
+        self.health.is_draining = True
+        await self.app.drain(within)
 
     async def close(self) -> None:
         """Stop listening and let go; unfinished turns go on at the next start."""
@@ -185,6 +200,20 @@ class Bridge:
         self._tasks.append(asyncio.create_task(keep_going()))
 
 
+class _OnlyOne(Bridge):
+    """The bridge of a process that is there for it alone."""
+
+    async def start(self) -> None:
+        await super().start()
+        # What the start has made stays: the collector need not go through it again and again.
+        gc.collect()
+        gc.freeze()
+
+    async def close(self) -> None:
+        gc.unfreeze()
+        await super().close()
+
+
 async def run(config: Config) -> None:
     """Run the bridge until SIGINT or SIGTERM. Raises StoreError or PortTakenError."""
     configure_logging(config.logging, secrets_of(config))
@@ -193,12 +222,11 @@ async def run(config: Config) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    bridge = Bridge(config)
+    if is_shared(config.database.url):
+        await Replicas(config, Seat(config), lambda seat: _OnlyOne(config, seat=seat)).run(stop)
+        return
+    bridge = _OnlyOne(config)
     await bridge.start()
-    # What the start has made stays: the collector need not go through it again and again.
-    gc.collect()
-    gc.freeze()
-    log.info("bridge started", version=__version__, bot=config.bot_user_id)
     await stop.wait()
     log.info("bridge stopping")
     with contextlib.suppress(TimeoutError):

@@ -7,6 +7,7 @@ from letta_matrix import __version__
 from letta_matrix.app.assembly import App
 from letta_matrix.app.connection import Connection
 from letta_matrix.app.pulse import Reach
+from letta_matrix.app.seat import Seat
 from letta_matrix.common import clock
 from letta_matrix.common.parts import part
 from letta_matrix.common.vitals import State, lines
@@ -22,10 +23,11 @@ class Health:
     _appservice: Appservice
     _connection: Connection
     _reach: Reach
+    _seat: Seat | None = None
 
     def __post_init__(self) -> None:
         self._started = clock.now()
-        self._was_ready = False
+        self._was_ready = self.is_draining = False
 
     async def asked_if_ready(self) -> bool:
         """As `is_ready`, once the homeserver was asked whether it reaches us."""
@@ -37,7 +39,9 @@ class Health:
         listed agent is set up."""
         provisioner = self._app.provisioner
         return (
-            self._connection.is_up
+            not self.is_draining
+            and (self._seat is None or self._seat.holds)
+            and self._connection.is_up
             and self._reach.trouble is None
             and self._app.listings.complete
             and provisioner.begun
@@ -66,5 +70,6 @@ class Health:
             "homeserver_writes": app.homeserver.writes,
             "homeserver_latency_ms": round(app.homeserver.pacer.latency * 1000, 1),
             "counters": dict(app.dispatcher.counters + self._appservice.counters),
+            "replica": None if self._seat is None else self._seat.told(),
             "runtimes": {name: dict(one.counters) for name, one in app.runtimes.items()},
         }

@@ -18,6 +18,7 @@ from letta_matrix.common.loopback import is_loopback
 from letta_matrix.config.access import Access, Host, Mcp, Network, Origin
 from letta_matrix.config.faults import ConfigError, explain, known_keys
 from letta_matrix.config.portals import Portals, PortalSettings
+from letta_matrix.config.replica import ReplicaSettings
 from letta_matrix.config.runtimes import (
     PID_FILE,
     AppServerRuntime,
@@ -270,6 +271,7 @@ class Config(Section):
     mcp: Mcp = Field(default_factory=lambda: Mcp.model_validate({}))
     access: Access = Field(default_factory=lambda: Access.model_validate({}))
     logging: Logging = Field(default_factory=lambda: Logging.model_validate({}))
+    replica: ReplicaSettings = Field(default_factory=lambda: ReplicaSettings.model_validate({}))
     directory: Path = Field(Path(), exclude=True, description="where the file lies")
 
     _users = model_validator(mode="before")(with_users)

@@ -37,11 +37,12 @@ from letta_matrix.store.faults import (
     is_fault,
     newer_schema,
 )
+from letta_matrix.store.fence import Fence
 from letta_matrix.store.rows import record_of
 
 __all__ = ["HEAD", "Database", "StoreDamaged", "StoreError", "StoreUnavailable", "database_url"]
 
-HEAD = "0009"
+HEAD = "0010"
 """The schema's newest revision; a test holds it against the migrations."""
 
 log = structlog.get_logger()
@@ -65,7 +66,7 @@ class Database:
     Unopened it can be read while another process has it open.
     """
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, fence: Fence | None = None) -> None:
         self.trouble: Trouble | None = None
         """What is wrong with it: of the last use, or the damage that was found. A write that
         failed is not made good by reading."""
@@ -259,3 +260,8 @@ def _begin(connection: Connection) -> None:
     # since, and with it all that share its commit (SQLITE_BUSY_SNAPSHOT).
     writes = connection.get_execution_options().get(_WRITES)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def is_shared(configured: str) -> bool:
+    """Whether several bridges may have the database of `database.url` open."""
+    return configured.startswith("postgresql")

@@ -27,6 +27,13 @@ class StoreUnavailable(StoreError):
     """The database cannot be used now (locked, full, away); trying again later can help."""
 
 
+class LeaseLost(StoreUnavailable):
+    """Another replica acts by now; nothing of this one is stored any more."""
+
+    def __init__(self) -> None:
+        super().__init__("another replica has taken over", "this one stands by from now on")
+
+
 class StoreDamaged(StoreUnavailable):
     """What the database's files hold cannot be read; that stays so until somebody puts a backup
     back. Everything goes on that does not need it."""
