@@ -11,7 +11,7 @@ from letta_matrix import __version__
 from letta_matrix.app.relay import Address, Relay
 from letta_matrix.app.seat import DRAINING, PORTS, RUNNING, STANDBY, STARTING, Seat
 from letta_matrix.common.parts import part
-from letta_matrix.common.waiting import ended
+from letta_matrix.common.waiting import ended, is_set
 from letta_matrix.config import Config
 from letta_matrix.doors.web.listening import PortTakenError, check_free, listen
 from letta_matrix.store.database import StoreError
@@ -79,7 +79,10 @@ class Replicas:
             await acting.start()
         except (StoreError, PortTakenError) as error:
             log.error("this replica cannot act", reason=str(error))
-            await self._leave(acting, away=_AGAIN)
+            await self._leave(acting)
+            await seat.let_go()
+            await is_set(stop, _AGAIN)
+            seat.wants = True
             return
         seat.state = RUNNING
         await _first(seat.lost.wait(), stop.wait())
@@ -88,15 +91,11 @@ class Replicas:
             await acting.drain(self._config.replica.drain_timeout)
         await self._leave(acting)
 
-    async def _leave(self, acting: Acting, away: float = 0.0) -> None:
-        """Let go of all that acts, before another may: then of the seat."""
+    async def _leave(self, acting: Acting) -> None:
+        """Let go of all that acts."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSING):
                 await acting.close()
-        if away:
-            await self._seat.let_go()
-            await asyncio.sleep(away)
-            self._seat.wants = True
         self._seat.stand_by()
 
 

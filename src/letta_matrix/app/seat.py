@@ -24,6 +24,12 @@ _SPARE = 0.15
 its way to the homeserver, are not to overlap."""
 
 
+PORTS = ("appservice", "api", "mcp", "mcp_websocket")
+"""What the ports of a replica are for, in the order of `Config.listens`."""
+STANDBY, STARTING, RUNNING, DRAINING = "standby", "starting", "active", "draining"
+"""How a replica is: it passes on what comes, comes up, acts, or ends."""
+
+
 class Seat:
     """Held by one replica at a time, through a lease in the database that it renews; whoever finds
     it free takes it. `won` and `lost` are set as that happens to us."""
@@ -152,12 +158,6 @@ class Seat:
         if self._failing is None:
             log.error("the database of the replicas cannot be used", reason=str(error))
         self._failing = error.trouble
-
-
-PORTS = ("appservice", "api", "mcp", "mcp_websocket")
-"""What the ports of a replica are for, in the order of `Config.listens`."""
-STANDBY, STARTING, RUNNING, DRAINING = "standby", "starting", "active", "draining"
-"""How a replica is: it passes on what comes, comes up, acts, or ends."""
 
 
 def _host_of(config: Config) -> str:
