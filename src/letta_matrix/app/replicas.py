@@ -11,7 +11,7 @@ from letta_matrix import __version__
 from letta_matrix.app.relay import Address, Relay
 from letta_matrix.app.seat import DRAINING, PORTS, RUNNING, STANDBY, STARTING, Seat
 from letta_matrix.common.parts import part
-from letta_matrix.common.waiting import ended, is_set
+from letta_matrix.common.waiting import ended, is_set, unless
 from letta_matrix.config import Config
 from letta_matrix.doors.web.listening import PortTakenError, check_free, listen
 from letta_matrix.store.database import StoreError
@@ -76,7 +76,10 @@ class Replicas:
         seat.state = STARTING
         acting = self._make(seat)
         try:
-            await acting.start()
+            # Where another has taken over, what is begun here may wait for ever to be sure.
+            begun = await unless(seat.lost, acting.start())
+            if begun is not None:
+                begun.result()
         except (StoreError, PortTakenError) as error:
             log.error("this replica cannot act", reason=str(error))
             await self._leave(acting)
