@@ -1,0 +1,60 @@
+"""Two replicas that tests share; each test has an agent of its own."""
+
+import contextlib
+import secrets
+from collections.abc import AsyncGenerator
+
+import aiohttp
+import pytest
+from tests.balancer import Balancer
+from tests.crash.nursery import Nursery
+from tests.crash.person import Person
+from tests.postgres import PostgresServer
+from tests.replicas.twins import One, Twins, keeper_socket
+from tests.servers import Homeserver, LettaServer, free_port
+from tests.stub_model import StubModel
+
+pytest.register_assert_rewrite("tests.crash.checks")
+
+
+@pytest.fixture(scope="package")
+async def pair(
+    http: aiohttp.ClientSession,
+    homeserver: Homeserver,
+    app_server: LettaServer,
+    stub_model: StubModel,
+    postgres: PostgresServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncGenerator[Twins]:
+    user_id, token, _ = await homeserver.register(f"twins_{secrets.token_hex(3)}")
+    person = Person(http, homeserver.url, user_id, token)
+    directory = tmp_path_factory.mktemp("twins")
+    runtime = {
+        "type": "app_server",
+        "url": app_server.url,
+        "keeper_socket": keeper_socket(directory),
+    }
+    servers = homeserver, app_server, stub_model, person, http
+    twins = Twins(directory, *servers, runtime, stub_model, Nursery())
+    twins.postgres, twins.database = postgres, postgres.migrated()
+    async with contextlib.AsyncExitStack() as stack:
+        for name in ("one", "two"):
+            (folder := directory / name).mkdir(mode=0o700)
+            way = Balancer(free_port(), [("127.0.0.1", postgres.port)])
+            twins.members.append(One(folder, http, await stack.enter_async_context(way)))
+        ports = [("127.0.0.1", one.ports["appservice"]) for one in twins.members]
+        await stack.enter_async_context(Balancer(homeserver.appservice_port, ports))
+        for one in twins.members:
+            one.write_config(twins.common(), twins.database, "bridge")
+        yield twins
+        await twins.stop()
+        await twins.delete_agents()
+        await twins.keeper.end(5)
+    postgres.drop(twins.database)
+
+
+@pytest.fixture
+async def twins(pair: Twins) -> AsyncGenerator[Twins]:
+    """Both run: one acts, one stands by."""
+    await pair.start_all()
+    yield pair
