@@ -10,17 +10,21 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from sqlalchemy import URL
 from tests import unsynced
+from tests.postgres import PASSWORD, PostgresServer
 from tests.servers import Homeserver, LettaServer, homeserver_in, letta_server_in
 from tests.stub_model import StubModel
 from tests.waiting import Clock
+
+from letta_matrix.store.database import database_url
 
 pytest_plugins = ["tests.stress"]
 
 # What suits programs to one person's terminal, network or accounts is not to decide what a test
 # sees. It goes here, before any of them starts.
 _OF_ONE_PERSON = re.compile(
-    r"(COLUMNS|LINES|NO_COLOR|FORCE_COLOR|TTY_\w+|(HTTPS?|ALL|NO)_PROXY|SSL_CERT_\w+)"
+    r"(COLUMNS|LINES|NO_COLOR|FORCE_COLOR|TTY_\w+|(HTTPS?|ALL|NO)_PROXY|SSL_CERT_\w+|PG[A-Z]+)"
     r"|(LETTA|MATRIX|OPENAI)_\w+|\w+_API_KEY",
     re.IGNORECASE,
 )
@@ -83,6 +87,25 @@ async def clock() -> AsyncGenerator[Clock]:
     clock = Clock.of(asyncio.get_running_loop())
     yield clock
     clock.go()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Generator[PostgresServer]:
+    """A real PostgreSQL, in which each test makes databases of its own."""
+    server = PostgresServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> Generator[URL]:
+    """An empty database of this test's own at the newest schema."""
+    name = postgres.migrated()
+    yield database_url(postgres.url(name), Path(), PASSWORD)
+    postgres.drop(name)
 
 
 @pytest.fixture(scope="session")

@@ -5,9 +5,9 @@ import sqlite3
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from letta_matrix.store import database
+from letta_matrix.store import sqlite_engine
 
-AS_ALWAYS = database._set_up_sqlite  # pyright: ignore[reportPrivateUsage]
+AS_ALWAYS = sqlite_engine._set_up  # pyright: ignore[reportPrivateUsage]
 
 
 def _set_up_unsynced(connection: sqlite3.Connection, record: object) -> None:
@@ -17,14 +17,14 @@ def _set_up_unsynced(connection: sqlite3.Connection, record: object) -> None:
 
 def in_this_process() -> None:
     """Let each `Database` that is made from now on be such a one."""
-    database._set_up_sqlite = _set_up_unsynced
+    sqlite_engine._set_up = _set_up_unsynced
 
 
 @contextmanager
 def as_always() -> Generator[None]:
     """A block in which they are made as the product makes them."""
-    unsynced, database._set_up_sqlite = database._set_up_sqlite, AS_ALWAYS
+    unsynced, sqlite_engine._set_up = sqlite_engine._set_up, AS_ALWAYS
     try:
         yield
     finally:
-        database._set_up_sqlite = unsynced
+        sqlite_engine._set_up = unsynced

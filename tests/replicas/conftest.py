@@ -54,7 +54,7 @@ async def pair(
 
 
 @pytest.fixture
-async def twins(pair: Twins) -> AsyncGenerator[Twins]:
+async def twins(pair: Twins) -> Twins:
     """Both run: one acts, one stands by."""
     await pair.start_all()
-    yield pair
+    return pair

@@ -1,5 +1,6 @@
 """Replicas of one bridge: processes on one PostgreSQL, behind one proxy."""
 
+import asyncio
 import json
 import os
 import signal
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import psycopg
 import yaml
 from tests.balancer import Balancer
 from tests.crash.bridges import Bridges
@@ -71,16 +71,16 @@ class One:
                 preexec_fn=_die_with_parent,  # noqa: PLW1509 - tests spawn from one thread
             )
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         assert self.process is not None
         os.kill(self.process.pid, number)
 
-    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+    async def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Signal it, and wait until it has ended; its exit code."""
         assert self.process is not None
         if self.is_running:
-            self.signal(number)
-        return self.process.wait(DEADLINE)
+            self.send(number)
+        return await asyncio.to_thread(self.process.wait, DEADLINE)
 
     async def health(self) -> dict[str, Any]:
         """What it tells by itself, {} where it does not answer."""
@@ -93,8 +93,8 @@ class One:
 
     async def state(self) -> str:
         """standby, or what the one that acts says of itself."""
-        told = (await self.health()).get("replica") or {}
-        return told if isinstance(told, str) else str(told.get("state", ""))
+        told: dict[str, object] = (await self.health()).get("replica") or {}
+        return str(told.get("state", ""))
 
     def log(self) -> str:
         return (self.directory / "bridge.log").read_text(errors="replace")
@@ -107,6 +107,7 @@ class Twins(Bridges):
     members: list[One] = field(default_factory=list[One])
     postgres: PostgresServer | None = None
     database: str = ""
+    _token: str = ""
 
     def common(self) -> dict[str, Any]:
         """What their configurations have in common."""
@@ -131,6 +132,17 @@ class Twins(Bridges):
             found = connection.execute(query.replace("?", "%s").encode(), values).fetchall()
         return [tuple(map(_as_in_sqlite, row)) for row in found]
 
+    async def admin_token(self) -> str:
+        """A token for everything, made at the first time by the command for that."""
+        if not self._token:
+            argv = [sys.executable, "-m", "letta_matrix", "tokens", "create", "--scope"]
+            argv.append("read,write,rooms,agents,admin")
+            made = await asyncio.create_subprocess_exec(
+                *argv, cwd=self.members[0].directory, stdout=asyncio.subprocess.PIPE
+            )
+            self._token = (await made.communicate())[0].decode().strip()
+        return self._token
+
     async def start_all(self) -> None:
         """Start those that do not run, and wait until one acts and the others stand by."""
         for one in self.members:
@@ -143,9 +155,10 @@ class Twins(Bridges):
         wanted = sum(one.is_running for one in self.members) if ready is None else ready
 
         async def settled() -> bool:
-            states = [await one.health() for one in self.members if one.is_running]
-            active = [told for told in states if isinstance(told.get("replica"), dict)]
-            return len(active) == 1 and sum(bool(told.get("ready")) for told in states) >= wanted
+            told = [await one.health() for one in self.members if one.is_running]
+            states = sorted(str(one.get("replica", {}).get("state")) for one in told)
+            ready = sum(bool(one.get("ready")) for one in told)
+            return states == ["active", *["standby"] * (len(told) - 1)] and ready >= wanted
 
         await eventually(settled, what="one acts, the others stand by")
 
@@ -176,8 +189,8 @@ class Twins(Bridges):
     async def stop(self) -> None:
         for one in self.members:
             if one.is_running:
-                one.signal(signal.SIGCONT)
-                one.end()
+                one.send(signal.SIGCONT)
+                await one.end()
 
     def log(self) -> str:
         return "\n".join(one.log()[-1500:] for one in self.members)

@@ -5,6 +5,7 @@ import shutil
 import signal
 from asyncio.subprocess import Process
 from collections.abc import AsyncGenerator
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +37,21 @@ def database_file(migrated: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(migrated, tmp_path / "letta-matrix.db"))
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Modules that say `ON_BOTH = True` are tested on both kinds of databases, but for what in
+    them looks into SQLite's file."""
+    wants_file = "database_file" in signature(metafunc.function).parameters
+    if getattr(metafunc.module, "ON_BOTH", False) and not wants_file:
+        if "database" in metafunc.fixturenames:
+            metafunc.parametrize("database", ["sqlite", "postgres"], indirect=True)
+
+
 @pytest.fixture
-async def database(database_file: Path) -> AsyncGenerator[Database]:
-    opened = Database(database_url(f"sqlite:///{database_file}", database_file.parent))
+async def database(request: pytest.FixtureRequest, database_file: Path) -> AsyncGenerator[Database]:
+    url = database_url(f"sqlite:///{database_file}", database_file.parent)
+    if getattr(request, "param", "sqlite") == "postgres":
+        url = request.getfixturevalue("postgres_url")
+    opened = Database(url)
     await opened.open()
     yield opened
     await opened.close()

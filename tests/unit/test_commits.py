@@ -16,6 +16,8 @@ from tests.waiting import eventually, settled, within
 from letta_matrix.store.database import Database, StoreUnavailable, database_url
 from letta_matrix.store.schema import meta
 
+ON_BOTH = True
+
 Work = Callable[[Connection], object]
 
 

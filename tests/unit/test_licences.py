@@ -36,6 +36,10 @@ KNOWN = {"axe-playwright-python": "MIT AND MPL-2.0", "signedjson": "Apache-2.0"}
 SEPARATE = {"matrix-synapse": "AGPL-3.0-or-later"}
 """Programs that `up` starts as they are and talks to over the network, in `embedded` alone."""
 
+LINKED = {"psycopg": "LGPL-3.0-only", "psycopg-binary": "LGPL-3.0-only"}
+"""Libraries that are imported as they are, and can be replaced by whoever installs them; in
+`postgres` alone."""
+
 
 def locked(*names: str) -> set[str]:
     """The packages in these files of requirements."""
@@ -72,7 +76,7 @@ def is_among(expression: str, allowed: set[str]) -> bool:
     return any(all(one in allowed for one in choice) for choice in choices)
 
 
-@pytest.mark.parametrize("package", sorted(locked("base", "embedded", "dev")))
+@pytest.mark.parametrize("package", sorted(locked("base", "embedded", "postgres", "dev")))
 def test_each_locked_package_has_a_licence_that_fits(package: str) -> None:
     expression = licence_of(package)
     if expression is None:
@@ -80,6 +84,8 @@ def test_each_locked_package_has_a_licence_that_fits(package: str) -> None:
     allowed = PERMISSIVE | WEAK
     if package not in locked("base") and package in SEPARATE:
         allowed = allowed | {SEPARATE[package]}
+    if package not in locked("base", "embedded") and package in LINKED:
+        allowed = allowed | {LINKED[package]}
     assert is_among(expression, allowed), f"{package}: {expression or 'no licence that we know'}"
 
 

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 import pytest
+from tests.servers import free_port
 
 from letta_matrix.app.relay import Address, Relay
-from tests.servers import free_port
 
 HEALTH = {"status": "ok", "replica": "standby"}
 

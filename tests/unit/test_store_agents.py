@@ -7,6 +7,8 @@ from tests.builders import agent
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.database import Database
 
+ON_BOTH = True
+
 
 async def reloaded(database: Database) -> AgentDirectory:
     directory = AgentDirectory(database)

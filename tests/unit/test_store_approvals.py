@@ -16,6 +16,8 @@ from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.turns import Turn
 
+ON_BOTH = True
+
 Make = Callable[..., Approval]
 
 

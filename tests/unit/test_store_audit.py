@@ -9,6 +9,8 @@ from letta_matrix.store import audit as audit_module
 from letta_matrix.store.audit import AuditEntry, AuditStore
 from letta_matrix.store.database import Database
 
+ON_BOTH = True
+
 
 def entry(at: float = 0.0, transaction_id: str | None = None) -> AuditEntry:
     who = "token:1", "@letta:test", "mcp"

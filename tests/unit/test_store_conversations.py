@@ -10,6 +10,8 @@ from letta_matrix.store.conversations import Conversation, ConversationStore
 from letta_matrix.store.database import Database, StoreUnavailable
 from letta_matrix.store.places import Place
 
+ON_BOTH = True
+
 MAIN = Place("agent-1", "!1:test")
 THREAD = Place("agent-1", "!1:test", "$root")
 ELSEWHERE = Place("agent-1", "!2:test")

@@ -19,6 +19,8 @@ from letta_matrix.store.inbox import Event, Inbox, InboxEntry, InboxState
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.turns import Outcome, TurnKind, TurnStore
 
+ON_BOTH = True
+
 
 def entry(body: str = "hello", state: InboxState = InboxState.ROUTED, **fields: str) -> InboxEntry:
     event = message(body, **fields)
@@ -139,7 +141,11 @@ async def test_a_locked_database_stores_nothing_and_says_so(
     assert [turn.prompt for turn in (await inbox.admit("t1", [entry("a")])).turns] == ["a"]
 
 
-async def test_a_full_disk_stores_nothing_and_says_so(inbox: Inbox, database: Database) -> None:
+async def test_a_full_disk_stores_nothing_and_says_so(
+    inbox: Inbox, database: Database, database_file: Path
+) -> None:
+    # PostgreSQL knows no such limit.
+    assert database_file.exists()
     pages = await database.read(lambda db: db.execute(text("PRAGMA page_count")).scalar_one())
     await database.execute(text(f"PRAGMA max_page_count = {pages}"))
     huge = [entry("x" * 50_000) for _ in range(20)]

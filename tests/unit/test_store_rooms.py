@@ -3,6 +3,8 @@
 from letta_matrix.store.database import Database
 from letta_matrix.store.rooms import Rooms, RoomSettings
 
+ON_BOTH = True
+
 GHOST, OTHER = "@agent_1:test", "@agent_2:test"
 ANN, BOB = "@ann:test", "@bob:test"
 

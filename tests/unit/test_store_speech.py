@@ -10,6 +10,8 @@ from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.speech import SpeechStore
 from letta_matrix.store.turns import Turn, TurnKind, TurnStatus, TurnStore
 
+ON_BOTH = True
+
 Told = tuple[Turn, list[OutboxEntry]]
 
 

@@ -10,6 +10,8 @@ from sqlalchemy import Connection
 from letta_matrix.store.database import Database, database_url
 from letta_matrix.store.tokens import AccessToken, TokenStore
 
+ON_BOTH = True
+
 TOKEN = AccessToken("a1", "0" * 64, "", ("read", "write"), None, "a 'label' — ✓", 5.0, 9.0)
 
 

@@ -16,6 +16,7 @@ from letta_matrix.agents.remembered import Remembered
 from letta_matrix.agents.server_help import server_help
 from letta_matrix.app.listings import Listings
 from letta_matrix.app.phone_line import PhoneLine
+from letta_matrix.app.seat import Seat
 from letta_matrix.app.stores import Stores
 from letta_matrix.app.sweep import Sweep
 from letta_matrix.app.troubles import Troubles
@@ -62,7 +63,6 @@ from letta_matrix.portals.takeovers import Takeovers
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.amendments import Amended
-from letta_matrix.store.fence import Fence
 from letta_matrix.store.turns import Turn, TurnKind
 from letta_matrix.toolbox.ledger import Mirror
 from letta_matrix.toolbox.registry import Toolbox
@@ -74,23 +74,21 @@ class App:
     one below it goes through a method of this class."""
 
     def __init__(
-        self,
-        config: Config,
-        runtimes: Mapping[str, AgentRuntime],
-        fence: Fence | None = None,
+        self, config: Config, runtimes: Mapping[str, AgentRuntime], seat: Seat | None = None
     ) -> None:
         self.config = config
         self.runtimes = runtimes
         self.vitals = Vitals()
+        self.seat = seat
 
         # The database, and the homeserver, by whose clock messages are dated.
         clock = ServerClock()
-        stores = self.stores = Stores(config, clock, fence)
+        stores = self.stores = Stores(config, clock, seat and seat.fence())
         directory, rooms, conversations = stores.directory, stores.rooms, stores.conversations
         turns, outbox, audit = stores.turns, stores.outbox, stores.audit
         known = (directory, rooms)
         homeserver = self.homeserver = homeserver_of(
-            config, clock, self._refused, None if fence is None else fence.sure
+            config, clock, self._refused, seat and seat.sure
         )
         bot = self.bot = homeserver.acting_as(config.bot_user_id)
         audit_room = config.access.audit_room
@@ -282,6 +280,7 @@ class App:
             approvals=self.approvals,
             toolbox=self.toolbox,
             vitals=self.vitals,
+            replicas=lambda: self.seat.replicas if self.seat else [],
             trouble_of=self.troubles.of,
             waiting=self.dispatcher.queues.waiting_at,
             roster=self.prompts.roster,
@@ -301,17 +300,6 @@ class App:
         await self.turn_runner.close()
         await self.approvals.close()
         await self.toolbox.close()
-
-    async def drain(self, within: float) -> None:
-        """Begin no turn any more; those that no other process could follow go on to their end,
-        `within` seconds at most."""
-
-        def matters(turn: Turn) -> bool:
-            agent = self.stores.directory.get(turn.agent_id)
-            runtime = self.runtimes.get(agent.runtime) if agent is not None else None
-            return runtime is not None and not runtime.capabilities.resume
-
-        await self.dispatcher.queues.drain(within, matters)
 
     async def cancel(self, matches: Callable[[Turn], bool]) -> int:
         """Stop the messages' turns that match; how many did."""

@@ -32,6 +32,7 @@ from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.runtimes.adapters import make_runtime
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.database import StoreUnavailable, is_shared
+from letta_matrix.store.turns import Turn
 
 log = structlog.get_logger()
 
@@ -52,8 +53,7 @@ class Bridge:
         seat: Seat | None = None,
     ) -> None:
         made = runtimes or [make_runtime(entry, config) for entry in config.runtimes]
-        fence = None if seat is None else seat.fence()
-        app = self.app = App(config, {runtime.name: runtime for runtime in made}, fence)
+        app = self.app = App(config, {runtime.name: runtime for runtime in made}, seat)
         service = config.appservice
         self.appservice = Appservice(
             service.hs_token.get_secret_value(), self, secret_of(service.earlier_hs_token)
@@ -62,7 +62,7 @@ class Bridge:
         ping = Ping(config, app.homeserver)
         self._pulse = StorePulse(app.stores.database, ping)
         self._reach = Reach(ping, lambda: self.appservice.heard_at, lambda: self.connection.is_up)
-        self.health = Health(app, self.appservice, self.connection, self._reach, seat)
+        self.health = Health(app, self.appservice, self.connection, self._reach)
         metrics = Metrics(app, self.appservice, self.health.is_ready).all()
         told, asked = self.health.told, self.health.asked_if_ready
         self._doors = Doors(config, app, told, asked, Exposition(metrics))
@@ -82,7 +82,13 @@ class Bridge:
         """Begin nothing any more, and let what no other replica could follow come to its end,
         `within` seconds at most."""
         self.health.is_draining = True
-        await self.app.drain(within)
+        await self.app.dispatcher.queues.drain(within, self._ends_with_us)
+
+    def _ends_with_us(self, turn: Turn) -> bool:
+        """Whether nobody else could follow a turn that runs."""
+        agent = self.app.stores.directory.get(turn.agent_id)
+        runtime = self.app.runtimes.get(agent.runtime) if agent is not None else None
+        return runtime is not None and not runtime.capabilities.resume
 
     async def close(self) -> None:
         """Stop listening and let go; unfinished turns go on at the next start."""

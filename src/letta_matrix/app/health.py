@@ -7,7 +7,6 @@ from letta_matrix import __version__
 from letta_matrix.app.assembly import App
 from letta_matrix.app.connection import Connection
 from letta_matrix.app.pulse import Reach
-from letta_matrix.app.seat import Seat
 from letta_matrix.common import clock
 from letta_matrix.common.parts import part
 from letta_matrix.common.vitals import State, lines
@@ -23,7 +22,6 @@ class Health:
     _appservice: Appservice
     _connection: Connection
     _reach: Reach
-    _seat: Seat | None = None
 
     def __post_init__(self) -> None:
         self._started = clock.now()
@@ -37,13 +35,13 @@ class Health:
     def is_ready(self) -> bool:
         """Whether the homeserver is connected and reaches us, as far as is known, and every
         listed agent is set up."""
-        provisioner = self._app.provisioner
+        app, provisioner = self._app, self._app.provisioner
         return (
             not self.is_draining
-            and (self._seat is None or self._seat.holds)
+            and (app.seat is None or app.seat.holds)
             and self._connection.is_up
             and self._reach.trouble is None
-            and self._app.listings.complete
+            and app.listings.complete
             and provisioner.begun
             and not provisioner.busy
         )
@@ -70,6 +68,6 @@ class Health:
             "homeserver_writes": app.homeserver.writes,
             "homeserver_latency_ms": round(app.homeserver.pacer.latency * 1000, 1),
             "counters": dict(app.dispatcher.counters + self._appservice.counters),
-            "replica": None if self._seat is None else self._seat.told(),
+            "replica": None if app.seat is None else app.seat.told(),
             "runtimes": {name: dict(one.counters) for name, one in app.runtimes.items()},
         }

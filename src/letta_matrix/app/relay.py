@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+from asyncio import StreamReader, StreamWriter
 from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
@@ -13,7 +14,6 @@ from letta_matrix.common.tasks import Tasks
 log = structlog.get_logger()
 
 Address = tuple[str, int]
-Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
 
 _HEAD = 65_536
 _HEAD_TIMEOUT = 10.0
@@ -58,13 +58,13 @@ class Relay:
         """End what is passed on: where it led nobody acts any more."""
         await self._running.cancel()
 
-    def _accept(self, reader: Reader, writer: Writer) -> None:
+    def _accept(self, reader: StreamReader, writer: StreamWriter) -> None:
         if len(self._running) >= _MOST:
             writer.transport.abort()
             return
         self._running.start(self._serve(reader, writer))
 
-    async def _serve(self, reader: Reader, writer: Writer) -> None:
+    async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
         try:
             async with asyncio.timeout(_HEAD_TIMEOUT):
                 head = await reader.readline()
@@ -79,7 +79,7 @@ class Relay:
         finally:
             writer.close()
 
-    async def _pass_on(self, head: bytes, reader: Reader, writer: Writer) -> None:
+    async def _pass_on(self, head: bytes, reader: StreamReader, writer: StreamWriter) -> None:
         address = self._leads()
         try:
             if address is None:
@@ -109,7 +109,7 @@ def _path(head: bytes) -> bytes:
     return parts[1].partition(b"?")[0] if len(parts) == 3 and parts[0] in (b"GET", b"HEAD") else b""
 
 
-async def _answer(writer: Writer, status: int, told: Mapping[str, object]) -> None:
+async def _answer(writer: StreamWriter, status: int, told: Mapping[str, object]) -> None:
     body = json.dumps(told).encode()
     lines = [
         f"HTTP/1.1 {status} {_REASONS[status]}",
@@ -122,7 +122,7 @@ async def _answer(writer: Writer, status: int, told: Mapping[str, object]) -> No
     await writer.drain()
 
 
-async def _pipe(reader: Reader, writer: Writer) -> None:
+async def _pipe(reader: StreamReader, writer: StreamWriter) -> None:
     while data := await reader.read(_CHUNK):
         writer.write(data)
         await writer.drain()

@@ -13,6 +13,7 @@ from letta_matrix.app.seat import DRAINING, PORTS, RUNNING, STANDBY, STARTING, S
 from letta_matrix.common.parts import part
 from letta_matrix.common.waiting import ended, is_set, unless
 from letta_matrix.config import Config
+from letta_matrix.doors.web.health import without_addresses
 from letta_matrix.doors.web.listening import PortTakenError, check_free, listen
 from letta_matrix.store.database import StoreError
 
@@ -55,8 +56,10 @@ class Replicas:
                     await self._act(stop)
         finally:
             await ended(looking)
-            await seat.let_go()
-            await seat.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSING):
+                    await seat.let_go()
+                    await seat.close()
 
     async def _wait(self, stop: asyncio.Event) -> bool:
         """Stand by until the seat is ours, or `stop`; whether it is ours."""
@@ -141,12 +144,13 @@ class Standby:
 
     def _told(self, path: str) -> tuple[int, Mapping[str, object]]:
         """What `/health` and `/ready` say of a replica that stands by: ready as long as there is
-        one to pass on to. Who acts, and where, is for those whom that one knows."""
+        one to pass on to."""
         ready = self._seat.active is not None and self._seat.trouble is None
         if path == "/ready":
             return (200 if ready else 503), {"ready": ready}
         status = "ok" if ready else "degraded"
-        told = {"status": status, "ready": ready, "version": __version__, "replica": STANDBY}
+        replica = without_addresses(self._seat.told())
+        told = {"status": status, "ready": ready, "version": __version__, "replica": replica}
         trouble = self._seat.trouble
         return 200, {**told, "troubles": [] if trouble is None else [str(trouble)]}
 

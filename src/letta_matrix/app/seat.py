@@ -5,6 +5,7 @@ import secrets
 import socket
 
 import structlog
+from sqlalchemy import URL
 
 from letta_matrix import __version__
 from letta_matrix.common import clock
@@ -36,12 +37,14 @@ class Seat:
 
     def __init__(self, config: Config) -> None:
         self._seconds = config.replica.lease
-        self.database = Database(database_url(config.database.url, config.directory))
+        self.database = Database(_url_of(config))
         self._leases = Leases(self.database)
         self._host = config.replica.address or _host_of(config)
-        self._ports = dict(zip(PORTS, (port for _, port in config.listens), strict=False))
+        self._ports: dict[str, int] = dict(
+            zip(PORTS, (port for _, port in config.listens), strict=False)
+        )
         # Each start is another holder, so that each has an epoch of its own.
-        self.replica_id = f"{self._host}:{config.api.port}/{secrets.token_hex(3)}"
+        self.replica_id = secrets.token_hex(4)
         self.state = STANDBY
         self.wants = True
         self.won, self.lost = asyncio.Event(), asyncio.Event()
@@ -78,13 +81,16 @@ class Seat:
 
     def told(self) -> dict[str, object]:
         """How this replica is, and which there are, for operators."""
+        lease = self.lease
         return {
             "replica": self.replica_id,
             "state": self.state,
-            "epoch": self.epoch,
+            "epoch": 0 if lease is None else lease.epoch,
+            "lease_seconds_left": 0.0 if lease is None else round(max(lease.left, 0.0), 1),
             "replicas": [
                 {
                     "replica": one.replica_id,
+                    "address": f"{one.host}:{one.ports.get('api')}",
                     "state": one.state,
                     "version": one.version,
                     "seen_seconds_ago": round(one.seen, 1),
@@ -158,6 +164,11 @@ class Seat:
         if self._failing is None:
             log.error("the database of the replicas cannot be used", reason=str(error))
         self._failing = error.trouble
+
+
+def _url_of(config: Config) -> URL:
+    settings = config.database
+    return database_url(settings.url, config.directory, config.database_password)
 
 
 def _host_of(config: Config) -> str:

@@ -29,7 +29,7 @@ class Stores:
     there are replicas, nothing passes but what passes the `fence`."""
 
     def __init__(self, config: Config, clock: ServerClock, fence: Fence | None = None) -> None:
-        url = database_url(config.database.url, config.directory)
+        url = database_url(config.database.url, config.directory, config.database_password)
         self.database = Database(url, fence)
         self.directory = AgentDirectory(self.database)
         self.conversations = ConversationStore(self.database)

@@ -20,7 +20,7 @@ async def open_existing(config: Config) -> AsyncGenerator[Database]:
     Raises:
         Failure: it is not, or cannot be read.
     """
-    url = database_url(config.database.url, config.directory)
+    url = database_url(config.database.url, config.directory, config.database_password)
     file = Path(str(url.database))
     if not await asyncio.to_thread(file.is_file):
         raise Failure(

@@ -119,7 +119,9 @@ async def _import(config: "Config", choices: dict[str, bool]) -> "AsyncGenerator
     from letta_matrix.store.database import Database, database_url
     from letta_matrix.store.passwords import PasswordStore
 
-    database = Database(database_url(config.database.url, config.directory))
+    database = Database(
+        database_url(config.database.url, config.directory, config.database_password)
+    )
     homeserver = homeserver_of(config)
     try:
         await database.open()

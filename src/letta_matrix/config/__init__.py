@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 
 from letta_matrix.common.loopback import is_loopback
 from letta_matrix.config.access import Access, Host, Mcp, Network, Origin
+from letta_matrix.config.database import Database, with_password
 from letta_matrix.config.faults import ConfigError, explain, known_keys
 from letta_matrix.config.portals import Portals, PortalSettings
 from letta_matrix.config.replica import ReplicaSettings
@@ -32,7 +33,6 @@ from letta_matrix.config.sms import SmsSettings, with_own_users, with_users
 from letta_matrix.config.sources import apply_environment, in_full, read_file
 from letta_matrix.config.types import (
     AbsolutePath,
-    DatabaseAddress,
     Duration,
     HomeserverAddress,
     HttpAddress,
@@ -42,6 +42,7 @@ from letta_matrix.config.types import (
     Token,
     UserId,
     matches,
+    secret_of,
 )
 
 __all__ = [
@@ -108,13 +109,6 @@ class Appservice(Section):
     hs_token: Token = Field(description="as in the registration the homeserver reads")
     earlier_as_token: Token | None = None
     earlier_hs_token: Token | None = None
-
-
-class Database(Section):
-    url: DatabaseAddress = Field(
-        default="sqlite:///letta-matrix.db",
-        description="relative SQLite paths start at the config file",
-    )
 
 
 class Agents(Section):
@@ -295,6 +289,11 @@ class Config(Section):
             places += [(mcp.hostname, mcp.port), (mcp.hostname, mcp.websocket_port)]
         return places
 
+    @property
+    def database_password(self) -> str:
+        """ "" where the database asks for none, or another program keeps it (PGPASSFILE)."""
+        return secret_of(self.database.password)
+
     def path(self, name: str) -> Path:
         """A path of the configuration, relative ones taken from the file's own folder."""
         return self.directory / Path(name).expanduser()
@@ -322,6 +321,7 @@ def load_config(path: Path, environment: Mapping[str, str] | None = None) -> Con
     data = read_file(path)
     set_by = apply_environment(data, env)
     in_full(data)
+    with_password(data, path)
     known = known_keys(Config)
     faults = [{"type": "extra_forbidden", "loc": (key,)} for key in data if key in _NOT_IN_THE_FILE]
     try:

@@ -73,7 +73,10 @@ HttpAddress = Annotated[str, _address("http", "https")]
 HomeserverAddress = Annotated[HttpAddress, AfterValidator(_base)]
 """The base URL of a client-server API, without `/_matrix`."""
 WebSocketAddress = Annotated[str, _address("ws", "wss")]
-DatabaseAddress = Annotated[str, matches(r"sqlite://.*", "sqlite:///FILE")]
+DatabaseAddress = Annotated[
+    str,
+    matches(r"sqlite://.*|postgres(ql)?://.+", "sqlite:///FILE or postgresql://USER@HOST/DATABASE"),
+]
 ServerName = Annotated[str, matches(_SERVER_NAME, "a server name such as example.org")]
 UserId = Annotated[str, matches(_USER_ID, "a user id such as @you:example.org")]
 Person = Annotated[

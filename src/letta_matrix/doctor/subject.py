@@ -59,14 +59,20 @@ class Subject:
 
     @property
     def database_file(self) -> Path:
-        url = database_url(self.config.database.url, self.config.directory)
+        url = database_url(
+            self.config.database.url, self.config.directory, self.config.database_password
+        )
         return Path(str(url.database))
 
     @cached_property
     def database(self) -> Database:
         """For reading, also beside a bridge that runs. There has to be a `database_file`, or one
         is made."""
-        return Database(database_url(self.config.database.url, self.config.directory))
+        return Database(
+            database_url(
+                self.config.database.url, self.config.directory, self.config.database_password
+            )
+        )
 
     @property
     def holds_database(self) -> bool:

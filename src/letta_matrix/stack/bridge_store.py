@@ -17,7 +17,9 @@ async def database_of(config: Config, trouble: str) -> AsyncGenerator["Database"
     what is the `trouble`, where it cannot be used."""
     from letta_matrix.store.database import Database, StoreError, database_url
 
-    database = Database(database_url(config.database.url, config.directory))
+    database = Database(
+        database_url(config.database.url, config.directory, config.database_password)
+    )
     try:
         yield database
     except StoreError as error:

@@ -1,7 +1,7 @@
 """The bridge's database: one connection in a thread of its own, migrated before use."""
 
 import asyncio
-import sqlite3
+import math
 import sys
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,30 +10,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy import (
-    URL,
-    Connection,
-    Delete,
-    Executable,
-    RowMapping,
-    Select,
-    Update,
-    create_engine,
-    event,
-    make_url,
-    text,
-)
+from sqlalchemy import URL, Connection, Delete, Executable, RowMapping, Select, Update, make_url
 from sqlalchemy.exc import DBAPIError
 
+from letta_matrix.common import clock
 from letta_matrix.common.vitals import Trouble
-from letta_matrix.store.checkup import check
 from letta_matrix.store.commits import Commits
-from letta_matrix.store.database_file import DatabaseFile
+from letta_matrix.store.engine import StoreEngine
 from letta_matrix.store.faults import (
     StoreDamaged,
     StoreError,
     StoreUnavailable,
-    fault_of,
     is_fault,
     newer_schema,
 )
@@ -49,19 +36,42 @@ log = structlog.get_logger()
 
 Result = TypeVar("Result")
 
-_WRITES = "letta_matrix_writes"
-"""The option of a connection whose transaction is to write."""
+_SIZES_LAST = 60.0
+"""Seconds for which the sizes of a server's database hold."""
+_POSTGRES = "postgres"
+"""How the addresses of servers begin, `postgresql:` and `postgres:`."""
 
 
-def database_url(configured: str, directory: Path) -> URL:
-    """The SQLAlchemy URL for `database.url`; relative SQLite paths start at `directory`."""
+def database_url(configured: str, directory: Path, password: str = "") -> URL:
+    """The SQLAlchemy URL for `database.url`; relative SQLite paths start at `directory`. Only a
+    server asks for a `password`, which the URL does not show when it is printed."""
+    if configured.startswith(_POSTGRES):
+        url = make_url(configured).set(drivername="postgresql+psycopg")
+        return url.set(password=password) if password else url
     url = make_url(configured)
     path = directory / (url.database or "letta-matrix.db")
     return url.set(drivername="sqlite+pysqlite", database=str(path))
 
 
+def is_postgres(url: URL) -> bool:
+    """Whether a database is one of PostgreSQL, and no file."""
+    return url.drivername.startswith(_POSTGRES)
+
+
+def _engine_of(url: URL) -> StoreEngine:
+    # Each only where it is used: neither driver is to cost the other's start anything.
+    if is_postgres(url):
+        from letta_matrix.store.postgres_engine import PostgresEngine
+
+        return PostgresEngine(url)
+    from letta_matrix.store.sqlite_engine import SqliteEngine
+
+    return SqliteEngine(url)
+
+
 class Database:
-    """One database. Open it with `open()`, end with `close()`.
+    """One database. Open it with `open()`, end with `close()`. Where there are replicas, nothing
+    is written but what passes the `fence`, nor goes on before that is sure.
 
     Unopened it can be read while another process has it open.
     """
@@ -74,18 +84,16 @@ class Database:
         """Set when something could not be written."""
         self.faults = 0
         """How often it could not be used."""
+        self._fence = fence
         self._url = url
-        self._path = Path(str(url.database))
-        self._file = DatabaseFile(self._path)
         self._damaged = self._unwritable = False
-        # The parameters are what people wrote: no error may show them.
-        self._engine = create_engine(url, hide_parameters=True, pool_size=1, max_overflow=0)
+        self._engine = _engine_of(url)
+        self._sizes: dict[str, int] = {}
+        self._sized_at = -math.inf
         # One thread owns the one connection: a transaction is one hop there and back, and
         # SQLite takes one writer at a time anyway.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="database")
         self.commits = Commits(self._thread, self._transaction)
-        event.listen(self._engine, "connect", _set_up_sqlite)
-        event.listen(self._engine, "begin", _begin)
 
     async def open(self) -> None:
         """Take the database for this process and create or migrate the schema.
@@ -93,8 +101,8 @@ class Database:
         Raises:
             StoreError: the database cannot be used, or another process has it open.
         """
-        self._file.take()
-        await self._run(lambda: check(self._path))
+        await self._run(self._engine.take)
+        await self._run(self._engine.check)
         revision = await self.revision()
         if revision is not None and revision > HEAD:
             raise newer_schema(revision, HEAD)
@@ -102,11 +110,10 @@ class Database:
             await self._migrate()
 
     async def close(self) -> None:
-        """Let go of the file once all that has come is written; nothing more is taken."""
+        """Let go of it once all that has come is written; nothing more is taken."""
         await self.commits.close()
-        await self._run(self._engine.dispose)
+        await self._run(self._engine.close)
         self._thread.shutdown(wait=False)
-        self._file.release()
 
     async def write(self, work: Callable[[Connection], Result]) -> Result:
         """Do `work` in a transaction that commits at its end, or rolls back on an error.
@@ -115,10 +122,14 @@ class Database:
         Raises StoreUnavailable.
         """
         try:
-            return await self.commits.add(work)
+            result = await self.commits.add(work)
         except StoreUnavailable:
             self.outage.set()
             raise
+        if self._fence is not None:
+            # What follows from it may reach others, who know nothing of our database.
+            await self._fence.sure()
+        return result
 
     async def execute(self, *statements: Executable) -> None:
         """Execute statements in one transaction. Raises StoreUnavailable."""
@@ -132,11 +143,7 @@ class Database:
     async def read(self, work: Callable[[Connection], Result]) -> Result:
         """Do `work`, which only reads, in the database's thread. Raises StoreUnavailable."""
 
-        def look() -> Result:
-            with self._faults(), self._engine.connect() as connection:
-                return work(connection)
-
-        return await self._run(look)
+        return await self._run(lambda: self._look(work))
 
     async def rows(self, query: Select[Any]) -> Sequence[RowMapping]:
         """All that a query finds. Raises StoreUnavailable."""
@@ -164,40 +171,41 @@ class Database:
 
     async def revision(self) -> str | None:
         """The schema's, None where there is none yet. Raises StoreUnavailable."""
-        kept = text("SELECT count(*) FROM sqlite_master WHERE name = 'alembic_version'")
-        revision = text("SELECT version_num FROM alembic_version")
-
-        def look(db: Connection) -> str | None:
-            return db.execute(revision).scalar() if db.execute(kept).scalar() else None
-
-        return await self.read(look)
+        return await self.read(self._engine.revision)
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of its files: `main`, and the `wal` (write-ahead log)."""
-        files = {"main": self._path, "wal": self._path.with_name(self._path.name + "-wal")}
-        found: dict[str, int] = {}
-        for name, file in files.items():
-            # One that is not there has none, and may go away at any moment.
-            with suppress(OSError):
-                found[name] = file.stat().st_size
-        return found
+        """Bytes that it takes, by what for; those of a server as they were a minute ago at most,
+        none before it was first asked."""
+        if self._engine.at_hand:
+            return self._engine.sizes()
+        if clock.now() - self._sized_at > _SIZES_LAST:
+            self._sized_at = clock.now()
+            self._thread.submit(self._measure)
+        return self._sizes
 
-    def glance(self, work: Callable[[Connection], Result]) -> Result:
-        """Do `work`, which reads a row or two, at once and in the caller's thread: the way to
-        the database's thread and back takes twenty times as long. For a database of which
-        nothing else is asked: its one connection must be free. Raises StoreUnavailable.
+    async def glance(self, work: Callable[[Connection], Result]) -> Result:
+        """Do `work`, which reads a row or two, at once and in the caller's thread if the database
+        is at hand: the way to the database's thread and back takes twenty times as long. For a
+        database of which nothing else is asked: its one connection must be free. Raises
+        StoreUnavailable.
         """
-        with self._faults(), self._engine.connect() as connection:
+        return self._look(work) if self._engine.at_hand else await self.read(work)
+
+    def _measure(self) -> None:
+        # A server that is away is told of by those who need it.
+        with suppress(StoreUnavailable), self._faults():
+            self._sizes = self._engine.sizes()
+
+    def _look(self, work: Callable[[Connection], Result]) -> Result:
+        with self._faults(), self._engine.reading() as connection:
             return work(connection)
 
     @contextmanager
     def _transaction(self) -> Generator[Connection]:
-        with self._faults(writes=True):
-            self._file.check_place()
-            with self._engine.connect() as connection:
-                connection.execution_options(**{_WRITES: True})
-                with connection.begin():
-                    yield connection
+        with self._faults(writes=True), self._engine.writing() as connection:
+            if self._fence is not None:
+                self._fence.check(connection)
+            yield connection
 
     @contextmanager
     def _faults(self, *, writes: bool = False) -> Generator[None]:
@@ -209,7 +217,7 @@ class Database:
         except DBAPIError as error:
             if not is_fault(error):
                 raise
-            fault = fault_of(error, self._path)
+            fault = self._engine.fault_of(error)
             self._note(fault, writes=writes)
             raise fault from error
         else:
@@ -237,31 +245,14 @@ class Database:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        output, _ = await child.communicate(self._url.render_as_string().encode())
+        whole = self._url.render_as_string(hide_password=False)
+        output, _ = await child.communicate(whole.encode())
         if child.returncode != 0:
             last = output.decode(errors="replace").strip().rpartition("\n")[2]
             raise StoreError(f"the database could not be migrated to schema {HEAD}: {last}")
         log.info("database migrated", schema=HEAD)
 
 
-def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    # The driver's own way begins nothing before a savepoint (SQLAlchemy, "Serializable isolation /
-    # Savepoints / Transactional DDL" of its SQLite dialect).
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    # FULL: what was answered with 200 must survive a power cut, not only a crash.
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _begin(connection: Connection) -> None:
-    # What only reads at first could write no more where another process (`tokens`) has written
-    # since, and with it all that share its commit (SQLITE_BUSY_SNAPSHOT).
-    writes = connection.get_execution_options().get(_WRITES)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
 def is_shared(configured: str) -> bool:
     """Whether several bridges may have the database of `database.url` open."""
-    return configured.startswith("postgresql")
+    return configured.startswith("postgres")

@@ -3,7 +3,14 @@
 import sqlite3
 from pathlib import Path
 
-from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import (
+    DatabaseError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+)
 
 from letta_matrix.common.vitals import Trouble
 
@@ -41,12 +48,16 @@ class StoreDamaged(StoreUnavailable):
 
 def is_fault(error: BaseException) -> bool:
     """Whether an error is the database's own; of a broken constraint, say, the cause is ours."""
-    return type(error) in (OperationalError, InterfaceError, DatabaseError)
+    if type(error) in (OperationalError, InterfaceError, DatabaseError):
+        return True
+    # PostgreSQL tells each kind by a number, and its driver sorts them in another way.
+    told = isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) is not None
+    return told and not isinstance(error, IntegrityError | DataError)
 
 
 def damaged(file: Path, what: str) -> StoreDamaged:
     """The fault for a damaged `file`, of which `what` is known."""
-    return StoreDamaged(f"{file}: the database is damaged ({_line(what)})", _REPAIR)
+    return StoreDamaged(f"{file}: the database is damaged ({line_of(what)})", _REPAIR)
 
 
 def lost(file: Path) -> StoreUnavailable:
@@ -70,7 +81,7 @@ def newer_schema(revision: str, known: str) -> StoreError:
 def fault_of(error: DBAPIError | sqlite3.Error, file: Path) -> StoreUnavailable:
     """What an error of SQLite means for whoever runs the bridge (SQLite, "Result Codes")."""
     cause = error.orig if isinstance(error, DBAPIError) else error
-    said = _line(str(cause))
+    said = line_of(str(cause))
     code = getattr(cause, "sqlite_errorcode", None)
     # The low byte; the rest tells details.
     match code & 0xFF if isinstance(code, int) else None:
@@ -96,5 +107,6 @@ def fault_of(error: DBAPIError | sqlite3.Error, file: Path) -> StoreUnavailable:
     return StoreUnavailable(f"{file}: the database cannot be used now: {said}", remedy)
 
 
-def _line(text: str) -> str:
+def line_of(text: str) -> str:
+    """The beginning of a text, as one line."""
     return " ".join(text.split())[:_LONGEST]

@@ -5,6 +5,9 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from sqlalchemy.exc import DBAPIError
+
+from letta_matrix.store.faults import line_of
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -18,7 +21,11 @@ def alembic_config(url: str) -> Config:
 
 
 def main() -> None:
-    command.upgrade(alembic_config(sys.stdin.read().strip()), "head")
+    try:
+        command.upgrade(alembic_config(sys.stdin.read().strip()), "head")
+    except DBAPIError as error:
+        # The last line is what people are told.
+        sys.exit(line_of(str(error.orig)))
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ class TokenStore:
                 AccessToken, _ALL.where(tokens.c.token_id == token_id)
             )
         wanted = {"wanted": token_id}
-        row = self._reader.glance(lambda db: db.execute(_ONE, wanted).mappings().first())
+        row = await self._reader.glance(lambda db: db.execute(_ONE, wanted).mappings().first())
         return None if row is None else record_of(AccessToken, row)
 
     async def all(self) -> list[AccessToken]:

@@ -60,7 +60,9 @@ def _extend_turns() -> None:
         "turns", naming_convention=_NAMES, table_kwargs={"sqlite_autoincrement": True}
     ) as turns:
         # A command for the bot is for no agent.
-        turns.drop_constraint("fk_turns_agent_id", type_="foreignkey")
+        turns.drop_constraint(
+            "turns_agent_id_fkey" if _on_postgres() else "fk_turns_agent_id", type_="foreignkey"
+        )
         turns.add_column(sa.Column("kind", sa.String, nullable=False, server_default="message"))
         turns.add_column(sa.Column("thread_id", sa.String, nullable=False, server_default=""))
         turns.add_column(sa.Column("reply_to", sa.String))
@@ -74,6 +76,9 @@ def _extend_turns() -> None:
 
 def _rebuild_conversations() -> None:
     op.rename_table("conversations", "conversations_0001")
+    if _on_postgres():
+        # The index keeps its name, which the new table's is to have.
+        op.execute("ALTER INDEX conversations_pkey RENAME TO conversations_0001_pkey")
     op.create_table(
         "conversations",
         sa.Column("seq", _Sequence, primary_key=True, autoincrement=True),
@@ -102,3 +107,7 @@ def _rebuild_conversations() -> None:
         postgresql_where=current,
     )
     op.create_index("conversations_by_id", "conversations", ["conversation_id"])
+
+
+def _on_postgres() -> bool:
+    return op.get_bind().dialect.name == "postgresql"

@@ -10,4 +10,10 @@ down_revision = "0003"
 def upgrade() -> None:
     op.create_index("ix_turns_sender", "turns", ["sender"])
     unfinished = sa.text("status != 'done'")
-    op.create_index("ix_turns_waiting", "turns", ["sender"], sqlite_where=unfinished)
+    op.create_index(
+        "ix_turns_waiting",
+        "turns",
+        ["sender"],
+        sqlite_where=unfinished,
+        postgresql_where=unfinished,
+    )

@@ -1,0 +1,64 @@
+"""Where the bridge keeps what it knows, and the password for it."""
+
+import re
+from pathlib import Path
+from typing import cast
+from urllib.parse import unquote
+
+from pydantic import Field
+
+from letta_matrix.common.json_fields import mapping
+from letta_matrix.config.faults import ConfigError
+from letta_matrix.config.types import DatabaseAddress, Section, Token
+
+_WITH_PASSWORD = re.compile(r"(\w[\w+.-]*:/*[^:/@]*):(.*)@([^@]*)")
+_IN_QUERY = re.compile(r"[?&](pass(word|file)?)=")
+
+
+class Database(Section):
+    url: DatabaseAddress = Field(
+        default="sqlite:///letta-matrix.db",
+        description="relative SQLite paths start at the config file",
+    )
+    password: Token | None = Field(default=None, description="of the user in a postgresql:// URL")
+    password_file: str | None = Field(
+        default=None, description="a file that holds this password, and nothing else"
+    )
+
+
+def with_password(data: dict[str, object], file: Path) -> None:
+    """Let `database.password` have what stands in its file, or in the URL: texts show the URL.
+
+    Raises:
+        ConfigError: the file cannot be read, or there is more than one password.
+    """
+    section = mapping(data.get("database"))
+    if not section:
+        return
+    found: dict[str, object] = {}
+    url, name = section.get("url"), section.get("password_file")
+    if section.get("password") is not None:
+        found["database.password"] = section["password"]
+    if isinstance(url, str):
+        if _IN_QUERY.search(url):
+            raise ConfigError(f"{file}: `database.url` should have no password behind its `?`")
+        if (parts := _WITH_PASSWORD.fullmatch(url)) is not None:
+            found["database.url"] = unquote(parts[2])
+            url = f"{parts[1]}@{parts[3]}"
+    if isinstance(name, str):
+        found["database.password_file"] = _password_in(file, name)
+    if len(found) > 1:
+        raise ConfigError(f"{file}: {' and '.join(found)} both have a password: leave one")
+    password = cast("dict[str, object]", {"password": next(iter(found.values()))} if found else {})
+    data["database"] = {**section, **({"url": url} if url is not None else {}), **password}
+
+
+def _password_in(config: Path, name: str) -> str:
+    path = config.resolve().parent / Path(name).expanduser()
+    try:
+        return path.read_text(encoding="utf-8").strip("\r\n")
+    except OSError as error:
+        problem = error.strerror
+    except UnicodeDecodeError:
+        problem = "it is no text in UTF-8"
+    raise ConfigError(f"{config}: `database.password_file` cannot be read: {path}: {problem}")

@@ -1,0 +1,89 @@
+"""Connections to PostgreSQL: how long they wait, and what they do with texts and JSON that the
+server does not take."""
+
+import json
+import select
+from typing import Any
+
+import psycopg
+from psycopg import errors
+from psycopg.abc import PQGen
+from psycopg.types.string import StrDumperUnknown
+from sqlalchemy import URL
+from sqlalchemy.exc import DisconnectionError
+
+from letta_matrix.common.lenient_json import loads
+
+_SILENCE = 20.0
+"""Seconds without an answer; the server itself gives up earlier, see `_SETTINGS`."""
+
+_DEFAULTS = {
+    "application_name": "letta-matrix",
+    "connect_timeout": "5",
+    # A network that carries nothing any more is noticed within ten seconds.
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "2",
+    "tcp_user_timeout": "9000",
+}
+"""What `database.url` may say otherwise (PostgreSQL, "Parameter Key Words" of libpq)."""
+
+_SETTINGS = {
+    "statement_timeout": "15s",
+    "lock_timeout": "5s",
+    # Of a bridge that stands still nothing is to stay locked.
+    "idle_in_transaction_session_timeout": "10s",
+}
+
+
+def with_defaults(url: URL) -> dict[str, str]:
+    """What a connection's parameters are where the URL says nothing."""
+    return {key: value for key, value in _DEFAULTS.items() if key not in url.query}
+
+
+class PatientConnection(psycopg.Connection[Any]):
+    """A connection that ends when the server says nothing for too long: one that stands still
+    would hold whoever asks for ever."""
+
+    def wait(self, gen: PQGen[Any], interval: float = 0.1, timeout: float | None = None) -> Any:
+        try:
+            return super().wait(gen, interval, _SILENCE if timeout is None else timeout)
+        except errors._WaitTimeout:  # pyright: ignore[reportPrivateUsage]
+            self.close()
+            raise errors.OperationalError(f"no answer within {_SILENCE:.0f} seconds") from None
+
+
+def set_up(connection: psycopg.Connection[Any], _record: object) -> None:
+    """Make a new connection one of ours."""
+    connection.adapters.register_dumper(str, _TextDumper)
+    settings = "; ".join(f"SET {name} = '{value}'" for name, value in _SETTINGS.items())
+    connection.execute(settings.encode(), prepare=False)
+
+
+def check_out(connection: psycopg.Connection[Any], _record: object, _proxy: object) -> None:
+    """Have another connection made where this one has ended meanwhile. Nothing is asked: of one
+    that is idle there is something to be read only when the server says goodbye."""
+    if connection.closed or _has_ended(connection.fileno()):
+        raise DisconnectionError("the server has ended the connection")
+
+
+def _has_ended(socket: int) -> bool:
+    poll = select.poll()
+    poll.register(socket, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+class _TextDumper(StrDumperUnknown):
+    """PostgreSQL takes no text with U+0000, which people can write in a message: it stands for a
+    character that is not known, as in Markdown (CommonMark, "Insecure characters")."""
+
+    def dump(self, obj: str) -> Any:
+        return super().dump(obj.replace("\0", "\N{REPLACEMENT CHARACTER}") if "\0" in obj else obj)
+
+
+def json_text(value: object) -> str:
+    """JSON as the server takes it: numbers that are none are null."""
+    try:
+        return json.dumps(value, allow_nan=False)
+    except ValueError:
+        return json.dumps(loads(json.dumps(value)), allow_nan=False)

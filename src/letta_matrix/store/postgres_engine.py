@@ -1,0 +1,187 @@
+"""The database on a PostgreSQL server, which several bridges may look at."""
+
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, text
+from sqlalchemy.exc import DBAPIError
+
+from letta_matrix.store import postgres_faults as faults
+from letta_matrix.store.faults import StoreUnavailable, line_of
+
+try:
+    import psycopg
+
+    from letta_matrix.store import postgres_connection as connections
+except ModuleNotFoundError as error:
+    raise faults.no_driver() from error
+
+_WRITES = "letta_matrix_writes"
+_PATIENCE = 10.0
+"""Seconds in which a server is to come back and tell what has become of a commit."""
+_PAUSE = 0.2
+IN_USE = 0x6C65747461
+"""The advisory lock that every open database shares; who has it alone is disturbed by nobody."""
+
+_ABOUT = text(
+    "SELECT current_setting('server_version_num')::int AS version, "
+    "current_setting('server_encoding') AS encoding, pg_is_in_recovery() AS follows"
+)
+_KEPT = text("SELECT to_regclass('alembic_version') IS NOT NULL")
+_REVISION = text("SELECT version_num FROM alembic_version")
+_FATE = text("SELECT pg_xact_status(CAST(:xid AS xid8))")
+_SIZES = text(
+    "SELECT pg_database_size(current_database()) AS main, "
+    "coalesce(sum(pg_indexes_size(oid)), 0)::bigint AS indexes "
+    "FROM pg_class WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace"
+)
+
+
+class PostgresEngine:
+    """See StoreEngine. `engine` is for what has to be asked besides."""
+
+    at_hand = False
+
+    def __init__(self, url: URL) -> None:
+        self.place = place_of(url)
+        self.engine = _made(url)
+        self._takes = False
+        event.listen(self.engine, "connect", self._share)
+
+    def take(self) -> None:
+        # Each connection from now on says so to the server.
+        self._takes = True
+        self.engine.dispose()
+
+    def check(self) -> None:
+        """Raises StoreError: it is of no use."""
+        with self._told(), self.reading() as connection:
+            about = connection.execute(_ABOUT).one()
+        if about.version < faults.OLDEST:
+            raise faults.too_old(self.place, about.version)
+        if about.encoding != "UTF8":
+            raise faults.wrong_encoding(self.place, about.encoding)
+        if about.follows:
+            raise faults.read_only(self.place)
+
+    @contextmanager
+    def reading(self) -> Generator[Connection]:
+        with self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Generator[Connection]:
+        xid, is_done = "", False
+        try:
+            with self.engine.connect() as connection, connection.begin():
+                xid = self._begin(connection)
+                yield connection
+                is_done = True
+        except DBAPIError as error:
+            if not (is_done and error.connection_invalidated):
+                raise
+            if not self._was_written(xid):
+                raise
+
+    def fault_of(self, error: DBAPIError) -> StoreUnavailable:
+        return faults.fault_of(error.orig or error, self.place)
+
+    def revision(self, connection: Connection) -> str | None:
+        return (
+            connection.execute(_REVISION).scalar() if connection.execute(_KEPT).scalar() else None
+        )
+
+    def sizes(self) -> dict[str, int]:
+        """Of the database as a whole, `main`, and of that the `indexes`."""
+        with self.reading() as connection:
+            return dict(connection.execute(_SIZES).mappings().one())
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    @contextmanager
+    def _told(self) -> Generator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            raise self.fault_of(error) from error
+
+    def _begin(self, connection: Connection) -> str:
+        """The transaction's id, by which the server knows later what has become of it; in one way
+        with its beginning. Raises StoreUnavailable."""
+        try:
+            cursor = connection.connection.cursor()
+            cursor.execute("BEGIN; SELECT pg_current_xact_id()::text", prepare=False)
+            cursor.nextset()
+            (xid,) = cursor.fetchone()
+            cursor.close()
+        except psycopg.Error as error:
+            connection.invalidate(error)
+            raise faults.fault_of(error, self.place) from error
+        return str(xid)
+
+    def _was_written(self, xid: str) -> bool:
+        """Whether a transaction was committed in whose commit the connection was lost. Raises
+        StoreUnavailable where that cannot be known."""
+        ends = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                with self.reading() as connection:
+                    fate = connection.execute(_FATE, {"xid": xid}).scalar()
+            except DBAPIError:
+                fate = "in progress"
+            if fate != "in progress":
+                return fate == "committed"
+            if time.monotonic() > ends:
+                raise faults.unknown_outcome(self.place)
+            time.sleep(_PAUSE)
+
+    def _share(self, connection: "psycopg.Connection[Any]", _record: object) -> None:
+        if not self._takes:
+            return
+        got = connection.execute(f"SELECT pg_try_advisory_lock_shared({IN_USE})").fetchone()
+        if got != (True,):
+            raise faults.taken(self.place)
+
+
+def place_of(url: URL) -> str:
+    """What a database is called in texts: its server and its name, and nothing that is secret."""
+    hosts = url.query.get("host", ())
+    host = url.host or ",".join([hosts] if isinstance(hosts, str) else hosts) or "localhost"
+    port = f":{url.port}" if url.port else ""
+    return f"PostgreSQL at {host}{port}, database {url.database or url.username or ''}"
+
+
+def _made(url: URL) -> Engine:
+    # Each statement by itself, unless `_begin` says otherwise: what is only read costs one way
+    # there and back instead of three.
+    engine = create_engine(
+        url,
+        connect_args=connections.with_defaults(url),
+        hide_parameters=True,
+        isolation_level="AUTOCOMMIT",
+        json_serializer=connections.json_text,
+        pool_size=1,
+        max_overflow=0,
+        use_native_hstore=False,
+    )
+    event.listen(engine, "do_connect", _connect)
+    event.listen(engine, "connect", connections.set_up)
+    event.listen(engine, "checkout", connections.check_out)
+    event.listen(engine, "handle_error", _without_rows)
+    return engine
+
+
+def _connect(
+    _dialect: object, _record: object, _arguments: object, parameters: dict[str, Any]
+) -> "psycopg.Connection[Any]":
+    return connections.PatientConnection.connect(**parameters)
+
+
+def _without_rows(context: ExceptionContext) -> None:
+    """Of what a server says only the first line: the others have what people wrote."""
+    for error in (context.original_exception, context.sqlalchemy_exception):
+        if error is not None and error.args:
+            error.args = (line_of(str(error.args[0]).split("\n")[0]), *error.args[1:])

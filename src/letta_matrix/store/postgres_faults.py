@@ -1,0 +1,144 @@
+"""What can be wrong with a PostgreSQL server, in words that say what to do."""
+
+import re
+from collections.abc import Mapping
+
+from letta_matrix.store.faults import StoreDamaged, StoreError, StoreUnavailable
+
+_LONGEST = 300
+OLDEST = 140_000
+"""The oldest server that will do, by its `server_version_num`."""
+
+_ALONE = "it may pass by itself"
+_START = "start PostgreSQL there, or correct `database.url`"
+_WHO = "correct the user in `database.url`, or the password in `database.password_file`"
+_TLS = (
+    "correct `sslmode` and `sslrootcert` in `database.url`, or give the server a certificate that "
+    "they accept"
+)
+_CROWDED = "raise `max_connections`, or end what holds so many connections"
+_DATABASE = "make it (`CREATE DATABASE`), or correct `database.url`"
+_RIGHTS = "make the user of `database.url` the owner of the database and of its tables"
+_PRIMARY = "name the primary in `database.url`, or make this server one"
+_ROOM = "make room on the server's disk: until then no message is taken"
+_STARTING = "wait until it has started"
+_STOPPING = "start it again, if it does not start by itself"
+
+# PostgreSQL, "Error Codes": a class of two characters, or the whole code.
+_BY_STATE: Mapping[str, str] = {
+    "08": _START,
+    "28": _WHO,
+    "3D000": _DATABASE,
+    "25006": _PRIMARY,
+    "25P03": _ALONE,
+    "40": _ALONE,
+    "42501": _RIGHTS,
+    "42P01": "start the bridge of this version once: it makes the tables",
+    "53100": _ROOM,
+    "53200": "give the server more memory",
+    "53300": _CROWDED,
+    "53": "see the server's log",
+    "55P03": "another program holds it: end that one",
+    "57014": "see what else the server is busy with",
+    "57P01": _STOPPING,
+    "57P02": _STOPPING,
+    "57P03": _STARTING,
+    "58": "see whether the server's disk is full, or fails, and its log",
+}
+_DAMAGED = ("XX001", "XX002")
+
+# A connection that does not come about tells no code, only words; in another language than English
+# they say as much as they say.
+_BY_WORDS: tuple[tuple[str, str], ...] = (
+    (r"connection refused|no such file or directory|is the server running", _START),
+    (r"could not translate host|failed to resolve|name or service not known|nodename", _START),
+    (r"password|authentication|no pg_hba\.conf entry|role .* does not exist", _WHO),
+    (r"database .* does not exist", _DATABASE),
+    (r"certificate|ssl|tls", _TLS),
+    (r"too many (clients|connections)|connection slots are reserved", _CROWDED),
+    (r"starting up|not yet accepting|not accepting connections|recovery mode", _STARTING),
+    (r"shutting down|terminating connection", _STOPPING),
+    (r"permission denied", _RIGHTS),
+    (r"session is (not )?read-only|hot standby", _PRIMARY),
+    (
+        r"timeout expired|timed out|no answer|unreachable|no route",
+        "see whether the server runs, and whether a firewall stands between",
+    ),
+    (r"closed the connection unexpectedly|connection reset|broken pipe|eof detected", _STOPPING),
+)
+
+
+def fault_of(error: BaseException, place: str) -> StoreUnavailable:
+    """What an error of the driver means, of a server and database called `place`. None of its
+    words has the password: neither the server nor the driver repeats it."""
+    said, state = _said(error), getattr(error, "sqlstate", None)
+    if state in _DAMAGED:
+        return StoreDamaged(
+            f"{place}: the database is damaged ({said})",
+            "stop the bridge and put a backup back, and see the server's log",
+        )
+    return StoreUnavailable(
+        f"{place}: the database cannot be used now: {said}", _remedy(state, str(error))
+    )
+
+
+def _remedy(state: str | None, words: str) -> str:
+    if state is not None:
+        return _BY_STATE.get(state) or _BY_STATE.get(state[:2], "")
+    return next(
+        (remedy for pattern, remedy in _BY_WORDS if re.search(pattern, words, re.IGNORECASE)), ""
+    )
+
+
+def _said(error: BaseException) -> str:
+    """Its first line, without what the driver says of where and how it has tried."""
+    words = str(error).strip().split("\n")[0] or type(error).__name__
+    words = re.sub(r"^connection failed: ", "", words)
+    words = re.sub(r"^connection to server .*? failed: (?=\S)", "", words)
+    return " ".join(re.sub(r"^(FATAL|ERROR): +", "", words).split())[:_LONGEST]
+
+
+def unknown_outcome(place: str) -> StoreUnavailable:
+    """The fault where the connection was lost in the middle of a commit."""
+    return StoreUnavailable(
+        f"{place}: the connection was lost as something was written, and the server does not come "
+        "back to say whether it was",
+        _STOPPING,
+    )
+
+
+def too_old(place: str, version: int) -> StoreError:
+    """The fault for a server of an earlier version (its `server_version_num`)."""
+    return StoreError(
+        f"{place} is PostgreSQL {version // 10_000}, and at least {OLDEST // 10_000} is needed",
+        "upgrade the server",
+    )
+
+
+def wrong_encoding(place: str, encoding: str) -> StoreError:
+    """The fault for a database that cannot hold whatever people write."""
+    return StoreError(
+        f"{place}: the database is encoded in {encoding}, not in UTF8",
+        "make another one: `CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0`",
+    )
+
+
+def read_only(place: str) -> StoreUnavailable:
+    """The fault for a server that follows another one."""
+    return StoreUnavailable(f"{place} is a standby, which can only be read", _PRIMARY)
+
+
+def taken(place: str) -> StoreError:
+    """The fault for a database that somebody has for themselves, to copy into it, say."""
+    return StoreError(
+        f"{place}: the database is being copied or put back by another letta-matrix",
+        "wait until that has ended",
+    )
+
+
+def no_driver() -> StoreError:
+    """The fault where nobody has installed what talks to PostgreSQL."""
+    return StoreError(
+        "`database.url` names PostgreSQL, whose driver is not installed",
+        "install it: `pip install 'letta-matrix[postgres]'`",
+    )

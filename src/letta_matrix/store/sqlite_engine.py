@@ -1,0 +1,91 @@
+"""The database in a file of this machine (SQLite), which one bridge has at a time."""
+
+import sqlite3
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from sqlalchemy import URL, Connection, create_engine, event, text
+from sqlalchemy.exc import DBAPIError
+
+from letta_matrix.store.checkup import check
+from letta_matrix.store.database_file import DatabaseFile
+from letta_matrix.store.faults import StoreUnavailable, fault_of
+
+_WRITES = "letta_matrix_writes"
+"""The option of a connection whose transaction is to write."""
+_KEPT = text("SELECT count(*) FROM sqlite_master WHERE name = 'alembic_version'")
+_REVISION = text("SELECT version_num FROM alembic_version")
+
+
+class SqliteEngine:
+    """See StoreEngine. Unopened it can be read while another process has it open."""
+
+    at_hand = True
+
+    def __init__(self, url: URL) -> None:
+        self._path = Path(str(url.database))
+        self._file = DatabaseFile(self._path)
+        # The parameters are what people wrote: no error may show them.
+        self._engine = create_engine(url, hide_parameters=True, pool_size=1, max_overflow=0)
+        event.listen(self._engine, "connect", _set_up)
+        event.listen(self._engine, "begin", _begin)
+
+    def take(self) -> None:
+        self._file.take()
+
+    def check(self) -> None:
+        check(self._path)
+
+    @contextmanager
+    def reading(self) -> Generator[Connection]:
+        with self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Generator[Connection]:
+        self._file.check_place()
+        with self._engine.connect() as connection:
+            connection.execution_options(**{_WRITES: True})
+            with connection.begin():
+                yield connection
+
+    def fault_of(self, error: DBAPIError) -> StoreUnavailable:
+        return fault_of(error, self._path)
+
+    def revision(self, connection: Connection) -> str | None:
+        return (
+            connection.execute(_REVISION).scalar() if connection.execute(_KEPT).scalar() else None
+        )
+
+    def sizes(self) -> dict[str, int]:
+        """Of its files: `main`, and the `wal` (write-ahead log)."""
+        files = {"main": self._path, "wal": self._path.with_name(self._path.name + "-wal")}
+        found: dict[str, int] = {}
+        for name, file in files.items():
+            # One that is not there has none, and may go away at any moment.
+            with suppress(OSError):
+                found[name] = file.stat().st_size
+        return found
+
+    def close(self) -> None:
+        self._engine.dispose()
+        self._file.release()
+
+
+def _set_up(connection: sqlite3.Connection, _record: object) -> None:
+    # The driver's own way begins nothing before a savepoint (SQLAlchemy, "Serializable isolation /
+    # Savepoints / Transactional DDL" of its SQLite dialect).
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    # FULL: what was answered with 200 must survive a power cut, not only a crash.
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    # What only reads at first could write no more where another process (`tokens`) has written
+    # since, and with it all that share its commit (SQLITE_BUSY_SNAPSHOT).
+    writes = connection.get_execution_options().get(_WRITES)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,290 @@
+"""What PostgreSQL does differently from SQLite, and shows nobody."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import URL, Connection, create_engine, select, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from structlog.testing import capture_logs
+from tests.builders import message, new_turn
+from tests.postgres import PASSWORD, PostgresServer
+from tests.waiting import eventually, within
+
+from letta_matrix.store.agents import Agent, AgentDirectory
+from letta_matrix.store.audit import AuditEntry, AuditStore
+from letta_matrix.store.database import (
+    HEAD,
+    Database,
+    StoreError,
+    StoreUnavailable,
+    database_url,
+)
+from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
+from letta_matrix.store.meta import Meta
+from letta_matrix.store.schema import meta, metadata, turns
+from letta_matrix.store.tokens import AccessToken, TokenStore
+from letta_matrix.store.turns import TurnStore
+
+
+@pytest.fixture
+async def database(postgres_url: URL) -> AsyncGenerator[Database]:
+    opened = Database(postgres_url)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+def empty(postgres: PostgresServer) -> URL:
+    return database_url(postgres.url(postgres.create()), Path(), PASSWORD)
+
+
+async def test_bridges_that_start_together_migrate_once(postgres: PostgresServer) -> None:
+    url = empty(postgres)
+    bridges = [Database(url) for _ in range(3)]
+    with capture_logs() as logs:
+        await within(asyncio.gather(*(one.open() for one in bridges)))
+    assert {line["event"] for line in logs} <= {"database migrated"}
+    assert [await one.revision() for one in bridges] == [HEAD] * 3
+    for one in bridges:
+        await one.close()
+    again = Database(url)
+    with capture_logs() as logs:
+        await again.open()
+    await again.close()
+    assert logs == []
+
+
+async def test_a_bridge_waits_for_another_that_migrates(postgres: PostgresServer) -> None:
+    url = empty(postgres)
+    database = Database(url)
+    with postgres.admin(str(url.database)) as other:
+        other.execute("SELECT pg_advisory_lock(7234307587616269)")
+        opening = asyncio.create_task(database.open())
+        waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        await eventually(lambda: other.execute(waits.encode()).fetchone() == (1,))
+        assert not opening.done()
+        assert await database.revision() is None
+        other.execute("SELECT pg_advisory_unlock_all()")
+        await within(opening)
+    await database.close()
+
+
+async def test_a_newer_schema_is_left_alone(postgres_url: URL, postgres: PostgresServer) -> None:
+    newer = "UPDATE alembic_version SET version_num = '9999'"
+    postgres.execute(newer, database=str(postgres_url.database))
+    database = Database(postgres_url)
+    with pytest.raises(StoreError, match="upgrade letta-matrix"):
+        await database.open()
+    await database.close()
+
+
+async def test_a_database_somebody_else_fills(postgres: PostgresServer) -> None:
+    url = empty(postgres)
+    postgres.execute("CREATE TABLE turns (x int)", database=str(url.database))
+    database = Database(url)
+    with pytest.raises(StoreError, match='could not be migrated.*relation "turns" already exists'):
+        await database.open()
+    assert await database.revision() is None
+    await database.close()
+
+
+async def test_a_user_who_may_make_no_tables(postgres: PostgresServer) -> None:
+    url = empty(postgres)
+    owned = f"ALTER DATABASE {url.database} OWNER TO postgres"
+    postgres.execute(owned)
+    database = Database(url)
+    with pytest.raises(StoreError, match="permission denied for schema public"):
+        await database.open()
+    await database.close()
+
+
+async def test_the_migrations_lead_to_the_tables(postgres_url: URL) -> None:
+    engine = create_engine(postgres_url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection)
+        # Partial indexes stand in the migrations only.
+        differences = [d for d in compare_metadata(context, metadata) if d[0] != "remove_index"]
+        assert differences == []
+        partial = text(
+            "SELECT relname FROM pg_index JOIN pg_class ON oid = indexrelid WHERE indpred IS NOT NULL"
+        )
+        assert set(connection.execute(partial).scalars()) == {
+            *("inbox_parked", "turns_open", "conversations_current", "ix_turns_waiting"),
+            *("turns_joined_to", "turns_revises"),
+        }
+        sorts = text(
+            "SELECT DISTINCT collation_name FROM information_schema.columns WHERE "
+            "table_schema = 'public' AND data_type IN ('text', 'character varying')"
+        )
+        assert connection.execute(sorts).scalars().all() == ["C"]
+    engine.dispose()
+
+
+async def test_texts_are_sorted_by_their_bytes(database: Database) -> None:
+    keys = Meta(database)
+    for key in ("test b", "test B", "test ä", "test a", "test_"):
+        await keys.set(key, "")
+    found = select(meta.c.key).where(meta.c.key.startswith("test")).order_by(meta.c.key)
+    assert await database.values(found) == ["test B", "test a", "test b", "test ä", "test_"]
+
+
+async def test_a_message_with_a_null_character_is_answered(database: Database) -> None:
+    agents = await AgentDirectory(database).load()
+    await agents.reserve([Agent("agent-1", "memory", "A\0da", "@agent_1:test", room_id="!1:test")])
+    event = message("he\0llo")
+    entry = InboxEntry(
+        str(event["event_id"]),
+        "!1:test",
+        event,
+        InboxState.PARKED,
+        [new_turn(event, "agent-1", "he\0llo")],
+    )
+    await Inbox(database).admit("t\0xn", [entry])
+    (turn,) = await TurnStore(database).unfinished()
+    assert turn.prompt == "he\ufffdllo"
+    (parked,) = await database.rows(text("SELECT event FROM inbox"))  # type: ignore[arg-type]
+    assert parked["event"]["content"]["body"] == "he\0llo"
+    assert (await AgentDirectory(database).load()).now("agent-1").name == "A\ufffdda"
+    store = TokenStore(database)
+    assert await store.get("a\0b") is None
+
+
+async def test_nothing_is_null_where_json_says_null(database: Database) -> None:
+    store = TokenStore(database)
+    token = AccessToken("t1", "d", "", ("read",), None, "", 1.0)
+    await store.add(token)
+    assert await store.get("t1") == token
+    told = text("SELECT rooms IS NULL, rooms::text FROM tokens")
+    assert (await database.rows(told))[0].values()  # type: ignore[arg-type]
+
+
+async def test_numbers_that_are_none_are_null_in_json(database: Database) -> None:
+    entry = AuditEntry("p", "u", "api", "tool", "f", 1.0, result={"far": float("inf"), "n": 1})
+    stored, _ = await AuditStore(database).begin(entry)
+    (found,) = await AuditStore(database).newest(1)
+    assert (found.seq, found.result) == (stored.seq, {"far": None, "n": 1})
+
+
+async def test_numbers_never_come_twice(database: Database) -> None:
+    store = AuditStore(database)
+    first, _ = await store.begin(AuditEntry("p", "u", "api", "tool", "f", 1.0))
+    await store.prune(1)
+    second, _ = await store.begin(AuditEntry("p", "u", "api", "tool", "f", 1.0))
+    assert second.seq > first.seq
+
+
+async def test_an_empty_list_finds_nothing(database: Database) -> None:
+    assert await database.rows(select(turns).where(turns.c.turn_id.in_([]))) == []
+    await Meta(database).forget()
+
+
+async def test_no_error_has_what_people_wrote(database: Database) -> None:
+    private = "-".join(("pass", "word"))
+    put = text("INSERT INTO meta (key, value) VALUES (:key, '1')")
+    await database.write(lambda db: db.execute(put, {"key": private}))
+    with pytest.raises(IntegrityError, match="duplicate key") as caught:
+        await database.write(lambda db: db.execute(put, {"key": private}))
+    assert private not in str(caught.value)
+    assert private not in str(caught.value.orig)
+    with pytest.raises(DBAPIError) as caught_again:
+        await database.write(
+            lambda db: db.execute(text("INSERT INTO meta VALUES (:key)"), {"key": private})
+        )
+    assert private not in str(caught_again.value)
+
+
+class Fence:
+    """Lets writes pass as long as it is open."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.is_open = True
+
+    def __call__(self, connection: Connection) -> None:
+        self.asked += 1
+        assert connection.in_transaction()
+        if not self.is_open:
+            raise StoreUnavailable("another replica is active", "nothing: this one stands by")
+
+
+async def test_the_fence_is_asked_once_for_each_commit(database: Database) -> None:
+    database.fence = fence = Fence()
+    keys = Meta(database)
+    await asyncio.gather(*(keys.set(f"test {one}", "") for one in range(20)))
+    assert fence.asked <= 2
+    assert await keys.get("test 19") == ""
+    fence.is_open = False
+    both = await asyncio.gather(
+        keys.set("test a", ""), keys.set("test b", ""), return_exceptions=True
+    )
+    assert [str(one) for one in both] == [
+        "another replica is active; nothing: this one stands by"
+    ] * 2
+    assert database.trouble is not None
+    assert await keys.get("test a") is None
+    fence.is_open = True
+    await keys.set("test a", "again")
+    assert await keys.get("test a") == "again"
+    assert database.trouble is None
+
+
+async def test_what_is_told_of_a_database_has_no_password(
+    database: Database, postgres_url: URL
+) -> None:
+    assert postgres_url.password == PASSWORD
+    for told in (
+        str(database._url),
+        repr(database._url),
+        repr(database._engine),
+        str(vars(database)),
+    ):
+        assert PASSWORD not in told
+    assert PASSWORD not in Path(f"/proc/{os.getpid()}/cmdline").read_text()
+
+
+async def test_sizes_are_told_without_waiting(database: Database) -> None:
+    found = await eventually(database.sizes)
+    assert found["main"] > found["indexes"] > 0
+
+
+_LEAN = """
+import sys
+from pathlib import Path
+from letta_matrix.store.database import Database, StoreError, database_url
+{first}
+try:
+    Database(database_url({url!r}, Path()))
+except StoreError as error:
+    print(error)
+print("psycopg" in sys.modules and sys.modules["psycopg"] is not None)
+"""
+
+
+@pytest.mark.parametrize(
+    ("url", "first", "says"),
+    [
+        ("sqlite:///x.db", "", "False"),
+        (
+            "postgresql://u@h/d",
+            "sys.modules['psycopg'] = None",
+            "`database.url` names PostgreSQL, whose driver is not installed; install it: "
+            "`pip install 'letta-matrix[postgres]'`\nFalse",
+        ),
+        ("postgresql://u@h/d", "", "True"),
+    ],
+)
+def test_the_driver_is_only_there_where_it_is_used(
+    tmp_path: Path, url: str, first: str, says: str
+) -> None:
+    program = _LEAN.format(url=url, first=first)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert done.stdout.strip() == says

