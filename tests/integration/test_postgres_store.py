@@ -89,7 +89,7 @@ async def test_a_database_somebody_else_fills(postgres: PostgresServer) -> None:
     url = empty(postgres)
     postgres.execute("CREATE TABLE turns (x int)", database=str(url.database))
     database = Database(url)
-    with pytest.raises(StoreError, match='could not be migrated.*relation "turns" already exists'):
+    with pytest.raises(StoreError, match=r'could not be migrated.*relation "turns" already exists'):
         await database.open()
     assert await database.revision() is None
     await database.close()
@@ -113,7 +113,8 @@ async def test_the_migrations_lead_to_the_tables(postgres_url: URL) -> None:
         differences = [d for d in compare_metadata(context, metadata) if d[0] != "remove_index"]
         assert differences == []
         partial = text(
-            "SELECT relname FROM pg_index JOIN pg_class ON oid = indexrelid WHERE indpred IS NOT NULL"
+            "SELECT relname FROM pg_index JOIN pg_class ON oid = indexrelid "
+            "WHERE indpred IS NOT NULL"
         )
         assert set(connection.execute(partial).scalars()) == {
             *("inbox_parked", "turns_open", "conversations_current", "ix_turns_waiting"),

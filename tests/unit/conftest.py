@@ -40,10 +40,10 @@ def database_file(migrated: Path, tmp_path: Path) -> Path:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Modules that say `ON_BOTH = True` are tested on both kinds of databases, but for what in
     them looks into SQLite's file."""
+    on_both: object = metafunc.function.__globals__.get("ON_BOTH")
     wants_file = "database_file" in signature(metafunc.function).parameters
-    if getattr(metafunc.module, "ON_BOTH", False) and not wants_file:
-        if "database" in metafunc.fixturenames:
-            metafunc.parametrize("database", ["sqlite", "postgres"], indirect=True)
+    if on_both and "database" in metafunc.fixturenames and not wants_file:
+        metafunc.parametrize("database", ["sqlite", "postgres"], indirect=True)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from letta_matrix.common.json_fields import mapping, string_of
 from letta_matrix.config import Config, ConfigError
 from letta_matrix.config.sources import ENV_PREFIX, read_file
 from letta_matrix.stack.lock import LOCK
-from letta_matrix.store.database import database_url
+from letta_matrix.store.database import database_url, file_of
 
 CONFIG, REGISTRATION = "config.yaml", "registration.yaml"
 DATABASE = "letta-matrix.db"
@@ -40,9 +40,14 @@ class Source:
 
     @property
     def database(self) -> Path:
-        """The bridge's."""
-        url = database_url(self.settings.database.url, self.folder)
-        return Path(str(url.database)).absolute()
+        """The bridge's. Raises BackupError where that is none of its files."""
+        file = file_of(database_url(self.settings.database.url, self.folder))
+        if file is None:
+            raise BackupError(
+                "the bridge's database is on a PostgreSQL server: back it up there (`pg_dump`), "
+                "together with the configuration"
+            )
+        return file.absolute()
 
     @property
     def place(self) -> str:

@@ -3,13 +3,12 @@
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from letta_matrix.cli.faults import BadInput, Failure
 from letta_matrix.common.program import starting, typed
 from letta_matrix.config import Config
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
-from letta_matrix.store.database import Database, StoreError, database_url
+from letta_matrix.store.database import Database, StoreError, database_url, file_of
 from letta_matrix.store.database_file import check_if_alone
 
 
@@ -21,15 +20,22 @@ async def open_existing(config: Config) -> AsyncGenerator[Database]:
         Failure: it is not, or cannot be read.
     """
     url = database_url(config.database.url, config.directory, config.database_password)
-    file = Path(str(url.database))
-    if not await asyncio.to_thread(file.is_file):
+    if (file := file_of(url)) is not None and not await asyncio.to_thread(file.is_file):
         raise Failure(
             f"no database at {file}; start the bridge once: by "
             f"`{starting()}`, or `{typed(['run'])}` with a homeserver of your own"
         )
-    database = Database(url)
     try:
-        await asyncio.to_thread(check_if_alone, file)
+        database = Database(url)
+    except StoreError as error:
+        raise Failure(str(error)) from None
+    try:
+        if file is not None:
+            await asyncio.to_thread(check_if_alone, file)
+        elif await database.revision() is None:
+            raise Failure(
+                f"the database has no tables yet; start the bridge once (`{typed(['run'])}`)"
+            )
         yield database
     except StoreError as error:
         raise Failure(str(error)) from None

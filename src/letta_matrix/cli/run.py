@@ -41,10 +41,11 @@ def run(config: ConfigOption = None) -> None:
 
 def _folders(config: "Config") -> Iterator[Path]:
     """Where the bridge keeps files."""
-    from letta_matrix.store.database import database_url
+    from letta_matrix.store.database import database_url, file_of
 
     yield config.directory
-    yield Path(str(database_url(config.database.url, config.directory).database)).parent
+    if (file := file_of(database_url(config.database.url, config.directory))) is not None:
+        yield file.parent
     for runtime in config.runtimes:
         if runtime.type == "app_server":
             yield config.path(runtime.keeper_socket).parent

@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import cast
 from urllib.parse import unquote
 
 from pydantic import Field
@@ -49,7 +48,7 @@ def with_password(data: dict[str, object], file: Path) -> None:
         found["database.password_file"] = _password_in(file, name)
     if len(found) > 1:
         raise ConfigError(f"{file}: {' and '.join(found)} both have a password: leave one")
-    password = cast("dict[str, object]", {"password": next(iter(found.values()))} if found else {})
+    password = {"password": next(iter(found.values()))} if found else {}
     data["database"] = {**section, **({"url": url} if url is not None else {}), **password}
 
 

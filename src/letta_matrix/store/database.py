@@ -27,7 +27,15 @@ from letta_matrix.store.faults import (
 from letta_matrix.store.fence import Fence
 from letta_matrix.store.rows import record_of
 
-__all__ = ["HEAD", "Database", "StoreDamaged", "StoreError", "StoreUnavailable", "database_url"]
+__all__ = [
+    "HEAD",
+    "Database",
+    "StoreDamaged",
+    "StoreError",
+    "StoreUnavailable",
+    "database_url",
+    "file_of",
+]
 
 HEAD = "0010"
 """The schema's newest revision; a test holds it against the migrations."""
@@ -53,20 +61,25 @@ def database_url(configured: str, directory: Path, password: str = "") -> URL:
     return url.set(drivername="sqlite+pysqlite", database=str(path))
 
 
-def is_postgres(url: URL) -> bool:
-    """Whether a database is one of PostgreSQL, and no file."""
-    return url.drivername.startswith(_POSTGRES)
+def file_of(url: URL) -> Path | None:
+    """The file that a database is in, None for one on a server."""
+    return None if url.drivername.startswith(_POSTGRES) else Path(str(url.database))
 
 
 def _engine_of(url: URL) -> StoreEngine:
     # Each only where it is used: neither driver is to cost the other's start anything.
-    if is_postgres(url):
+    if file_of(url) is None:
         from letta_matrix.store.postgres_engine import PostgresEngine
 
         return PostgresEngine(url)
     from letta_matrix.store.sqlite_engine import SqliteEngine
 
     return SqliteEngine(url)
+
+
+def is_shared(configured: str) -> bool:
+    """Whether several bridges may have the database of `database.url` open."""
+    return configured.startswith("postgres")
 
 
 class Database:
@@ -251,8 +264,3 @@ class Database:
             last = output.decode(errors="replace").strip().rpartition("\n")[2]
             raise StoreError(f"the database could not be migrated to schema {HEAD}: {last}")
         log.info("database migrated", schema=HEAD)
-
-
-def is_shared(configured: str) -> bool:
-    """Whether several bridges may have the database of `database.url` open."""
-    return configured.startswith("postgres")

@@ -14,9 +14,6 @@ from sqlalchemy.exc import DisconnectionError
 
 from letta_matrix.common.lenient_json import loads
 
-_SILENCE = 20.0
-"""Seconds without an answer; the server itself gives up earlier, see `_SETTINGS`."""
-
 _DEFAULTS = {
     "application_name": "letta-matrix",
     "connect_timeout": "5",
@@ -32,7 +29,7 @@ _SETTINGS = {
     "statement_timeout": "15s",
     "lock_timeout": "5s",
     # Of a bridge that stands still nothing is to stay locked.
-    "idle_in_transaction_session_timeout": "10s",
+    "idle_in_transaction_session_timeout": "5s",
 }
 
 
@@ -45,12 +42,15 @@ class PatientConnection(psycopg.Connection[Any]):
     """A connection that ends when the server says nothing for too long: one that stands still
     would hold whoever asks for ever."""
 
+    patience = 20.0
+    """Seconds without an answer; the server itself gives up earlier, see `_SETTINGS`."""
+
     def wait(self, gen: PQGen[Any], interval: float = 0.1, timeout: float | None = None) -> Any:
         try:
-            return super().wait(gen, interval, _SILENCE if timeout is None else timeout)
+            return super().wait(gen, interval, self.patience if timeout is None else timeout)
         except errors._WaitTimeout:  # pyright: ignore[reportPrivateUsage]
             self.close()
-            raise errors.OperationalError(f"no answer within {_SILENCE:.0f} seconds") from None
+            raise errors.OperationalError(f"no answer within {self.patience:.0f} seconds") from None
 
 
 def set_up(connection: psycopg.Connection[Any], _record: object) -> None:

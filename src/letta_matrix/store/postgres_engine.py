@@ -3,13 +3,13 @@
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 
 from letta_matrix.store import postgres_faults as faults
-from letta_matrix.store.faults import StoreUnavailable, line_of
+from letta_matrix.store.faults import StoreUnavailable
 
 try:
     import psycopg
@@ -19,12 +19,12 @@ except ModuleNotFoundError as error:
     raise faults.no_driver() from error
 
 _WRITES = "letta_matrix_writes"
-_PATIENCE = 10.0
-"""Seconds in which a server is to come back and tell what has become of a commit."""
 _PAUSE = 0.2
 IN_USE = 0x6C65747461
 """The advisory lock that every open database shares; who has it alone is disturbed by nobody."""
 
+_BEGIN = "BEGIN; SELECT pg_current_xact_id()::text"
+_SHARE = "SELECT pg_try_advisory_lock_shared(%s)"
 _ABOUT = text(
     "SELECT current_setting('server_version_num')::int AS version, "
     "current_setting('server_encoding') AS encoding, pg_is_in_recovery() AS follows"
@@ -43,6 +43,8 @@ class PostgresEngine:
     """See StoreEngine. `engine` is for what has to be asked besides."""
 
     at_hand = False
+    patience = 10.0
+    """Seconds in which a server is to come back and tell what has become of a commit."""
 
     def __init__(self, url: URL) -> None:
         self.place = place_of(url)
@@ -111,21 +113,21 @@ class PostgresEngine:
     def _begin(self, connection: Connection) -> str:
         """The transaction's id, by which the server knows later what has become of it; in one way
         with its beginning. Raises StoreUnavailable."""
+        driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
         try:
-            cursor = connection.connection.cursor()
-            cursor.execute("BEGIN; SELECT pg_current_xact_id()::text", prepare=False)
-            cursor.nextset()
-            (xid,) = cursor.fetchone()
-            cursor.close()
+            with driver.cursor() as cursor:
+                cursor.execute(_BEGIN, prepare=False)
+                cursor.nextset()
+                return str(cursor.fetchall()[0][0])
         except psycopg.Error as error:
             connection.invalidate(error)
             raise faults.fault_of(error, self.place) from error
-        return str(xid)
 
     def _was_written(self, xid: str) -> bool:
         """Whether a transaction was committed in whose commit the connection was lost. Raises
         StoreUnavailable where that cannot be known."""
-        ends = time.monotonic() + _PATIENCE
+        # The thread has no event loop, whose clock it could go by.
+        ends = time.monotonic() + self.patience
         while True:
             try:
                 with self.reading() as connection:
@@ -141,7 +143,7 @@ class PostgresEngine:
     def _share(self, connection: "psycopg.Connection[Any]", _record: object) -> None:
         if not self._takes:
             return
-        got = connection.execute(f"SELECT pg_try_advisory_lock_shared({IN_USE})").fetchone()
+        got = connection.execute(_SHARE, (IN_USE,)).fetchone()
         if got != (True,):
             raise faults.taken(self.place)
 
@@ -184,4 +186,4 @@ def _without_rows(context: ExceptionContext) -> None:
     """Of what a server says only the first line: the others have what people wrote."""
     for error in (context.original_exception, context.sqlalchemy_exception):
         if error is not None and error.args:
-            error.args = (line_of(str(error.args[0]).split("\n")[0]), *error.args[1:])
+            error.args = (str(error.args[0]).split("\n")[0], *error.args[1:])

@@ -2,7 +2,6 @@
 an invitation."""
 
 import asyncio
-import json
 from collections.abc import Collection
 from dataclasses import dataclass, fields
 from typing import Any
@@ -13,6 +12,7 @@ from letta_matrix.store.database import Database
 from letta_matrix.store.outbox import OutboxEntry
 from letta_matrix.store.rows import record_of
 from letta_matrix.store.schema import outbox, turns
+from letta_matrix.store.texts import rows_of
 from letta_matrix.store.turns import Outcome, Turn, TurnKind
 
 _KINDS = (TurnKind.MESSAGE, TurnKind.SPEECH)
@@ -82,7 +82,7 @@ class TurnHistory:
 def last_of(agent_ids: Collection[str]) -> Select[Any]:
     """The query for the newest turns of agents, two or one each, oldest first."""
     # One look into the index for each agent and kind: there may be very many turns.
-    ids = func.json_each(json.dumps(sorted(agent_ids))).table_valued("value")
+    ids = rows_of(sorted(agent_ids))
     newest = [
         select(
             select(func.max(turns.c.seq))

@@ -1,0 +1,63 @@
+"""The password of the bridge's database: from where it comes, and where it shows."""
+
+from pathlib import Path
+
+import pytest
+from tests.postgres import PASSWORD
+
+from letta_matrix.config import Config, ConfigError, load_config
+
+LEAST = """
+homeserver: {url: http://localhost:8008, domain: test}
+appservice: {as_token: a, hs_token: b}
+"""
+URL = "postgresql://bridge@db.test/bridge?sslmode=require"
+
+
+def loaded(folder: Path, section: str = "", **variables: str) -> Config:
+    file = folder / "config.yaml"
+    file.write_text(f"{LEAST}\n{section}")
+    environment = {f"LETTA_MATRIX__DATABASE__{key}": value for key, value in variables.items()}
+    return load_config(file, environment)
+
+
+def test_it_stands_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(f"{PASSWORD}\n")
+    config = loaded(tmp_path, f"database: {{url: '{URL}', password_file: secret}}")
+    assert (config.database_password, config.database.url) == (PASSWORD, URL)
+    assert PASSWORD not in repr(config)
+
+
+def test_it_stands_in_the_environment(tmp_path: Path) -> None:
+    config = loaded(tmp_path, URL=URL, PASSWORD=PASSWORD)
+    assert (config.database_password, config.database.url) == (PASSWORD, URL)
+
+
+def test_one_in_the_address_is_taken_out_of_it(tmp_path: Path) -> None:
+    config = loaded(tmp_path, URL=URL.replace("bridge@", "bridge:p%40ss@"))
+    assert (config.database_password, config.database.url) == ("p@ss", URL)
+    assert "p@ss" not in repr(config)
+    assert "p%40ss" not in repr(config)
+
+
+def test_most_databases_have_none(tmp_path: Path) -> None:
+    assert loaded(tmp_path).database_password == ""
+    assert loaded(tmp_path, URL="sqlite:///x.db").database_password == ""
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"URL": URL + "&password=secret"}, "should have no password behind its `?`"),
+        ({"URL": "postgresql://a:secret@b/c", "PASSWORD": "secret"}, "both have a password"),
+        ({"URL": URL, "PASSWORD_FILE": "none"}, "cannot be read: .*none: No such file"),
+        ({"URL": "mysql://a:secret@b/c"}, "should be sqlite:///FILE or postgresql://"),
+        ({"URL": "postgresql:/a:secret@b"}, "should be sqlite:///FILE or postgresql://"),
+    ],
+)
+def test_what_cannot_be_meant_is_said_without_it(
+    tmp_path: Path, variables: dict[str, str], says: str
+) -> None:
+    with pytest.raises(ConfigError, match=says.replace("?", r"\?")) as caught:
+        loaded(tmp_path, **variables)
+    assert "secret" not in str(caught.value)
