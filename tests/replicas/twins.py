@@ -84,12 +84,14 @@ class One:
 
     async def health(self) -> dict[str, Any]:
         """What it tells by itself, {} where it does not answer."""
-        try:
-            timeout = aiohttp.ClientTimeout(total=5)
-            async with self.http.get(f"{self.url}/health", timeout=timeout) as response:
-                return dict(await response.json())
-        except (aiohttp.ClientError, TimeoutError):
-            return {}
+        timeout = aiohttp.ClientTimeout(total=5)
+        # By a connection that has not been passed on to another one.
+        async with aiohttp.ClientSession(timeout=timeout) as http:
+            try:
+                async with http.get(f"{self.url}/health") as response:
+                    return dict(await response.json())
+            except (aiohttp.ClientError, TimeoutError):
+                return {}
 
     async def state(self) -> str:
         """standby, or what the one that acts says of itself."""

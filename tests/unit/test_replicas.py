@@ -24,13 +24,9 @@ class FakeSeat:
         self.active: Replica | None = None
         self.trouble = None
         self.told: list[str] = []
-        self.database = self
 
     async def open(self) -> None:
         self.told.append("opened")
-
-    async def look(self) -> None:
-        pass
 
     async def run(self) -> None:
         await asyncio.Event().wait()

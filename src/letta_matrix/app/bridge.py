@@ -220,7 +220,7 @@ class _OnlyOne(Bridge):
         await super().close()
 
 
-async def run(config: Config) -> None:
+async def run(config: Config, *, migrates: bool = False) -> None:
     """Run the bridge until SIGINT or SIGTERM. Raises StoreError or PortTakenError."""
     configure_logging(config.logging, secrets_of(config))
     raise_limit()
@@ -229,7 +229,9 @@ async def run(config: Config) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     if is_shared(config.database.url):
-        await Replicas(config, Seat(config), lambda seat: _OnlyOne(config, seat=seat)).run(stop)
+        await Replicas(
+            config, Seat(config, migrates=migrates), lambda seat: _OnlyOne(config, seat=seat)
+        ).run(stop)
         return
     bridge = _OnlyOne(config)
     await bridge.start()

@@ -25,8 +25,8 @@ _OWN = (b"/health", b"/ready")
 
 class Relay:
     """Listens on one port, and passes each connection on to where `leads` leads by then: bytes as
-    they come, whatever is spoken. Health is this replica's own: `answers` tells the status and the
-    JSON for a path.
+    they come, whatever is spoken. Health is this replica's own, for whoever asks for it first on a
+    connection: `answers` tells the status and the JSON for a path.
 
     Where nobody acts, whoever comes is asked to come again (503), as homeservers and proxies do.
     """

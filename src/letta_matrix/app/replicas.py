@@ -47,8 +47,7 @@ class Replicas:
         """Until `stop`. Raises StoreError or PortTakenError where it cannot even stand by."""
         seat = self._seat
         check_free(self._config.listens)
-        await seat.database.open()
-        await seat.look()
+        await seat.open()
         looking = asyncio.create_task(seat.run())
         try:
             while not stop.is_set():
@@ -152,10 +151,11 @@ class Standby:
         replica = without_addresses(self._seat.told())
         told = {"status": status, "ready": ready, "version": __version__, "replica": replica}
         trouble = self._seat.trouble
-        return 200, {**told, "troubles": [] if trouble is None else [str(trouble)]}
+        return 200, {**told, "troubles": [] if trouble is None else [_IN_THE_LOG]}
 
 
 _LOOK = 0.5
+_IN_THE_LOG = "this replica cannot take over; its log says why"
 
 
 async def _first(*waits: Awaitable[object]) -> None:

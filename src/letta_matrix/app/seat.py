@@ -11,7 +11,14 @@ from letta_matrix import __version__
 from letta_matrix.common import clock
 from letta_matrix.common.vitals import Trouble
 from letta_matrix.config import Config
-from letta_matrix.store.database import Database, StoreUnavailable, database_url
+from letta_matrix.store.database import (
+    HEAD,
+    Database,
+    StoreError,
+    StoreUnavailable,
+    database_url,
+)
+from letta_matrix.store.faults import newer_schema
 from letta_matrix.store.fence import Fence
 from letta_matrix.store.leases import Lease, Leases, Replica
 
@@ -20,6 +27,11 @@ log = structlog.get_logger()
 _LOOKS = 4
 """How often a lease is renewed in its time, and others look whether it has ended."""
 _LONGEST_LOOK = 1.0
+_WITH_REPLICAS = "0010"
+_WAITS = Trouble(
+    "the database is as replicas of an earlier version know it, so that this one does not act",
+    "end those, or let `letta-matrix run --migrate` change it under them: they stand by then",
+)
 _SPARE = 0.15
 """The part of its time before whose end a holder stops by itself: the others' look, and what is on
 its way to the homeserver, are not to overlap."""
@@ -35,7 +47,8 @@ class Seat:
     """Held by one replica at a time, through a lease in the database that it renews; whoever finds
     it free takes it. `won` and `lost` are set as that happens to us."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, migrates: bool = False) -> None:
+        self._migrates = migrates
         self._seconds = config.replica.lease
         self.database = Database(_url_of(config))
         self._leases = Leases(self.database)
@@ -104,6 +117,13 @@ class Seat:
         """Why it cannot be renewed, or looked for."""
         return self._failing
 
+    async def open(self) -> None:
+        """Open the database, and make the schema where there is none. Raises StoreError."""
+        known = await self.database.revision()
+        # Before there were replicas nobody can be told of any.
+        await self.database.open(migrates=known is not None and known < _WITH_REPLICAS)
+        await self.look()
+
     async def run(self) -> None:
         """Renew it, or look whether it is free, for ever."""
         pause = min(_LONGEST_LOOK, self._seconds / _LOOKS)
@@ -116,13 +136,18 @@ class Seat:
         asked_at = clock.now()
         wanted = self._seconds if self.wants and not self.lost.is_set() else None
         try:
-            lease = await self._leases.beat(self._told(), wanted)
+            beat = await self._leases.beat(self._told(), wanted)
             self.replicas = await self._leases.all()
-        except StoreUnavailable as error:
+            if beat.schema < HEAD and (self._migrates or not self._others()):
+                await self.database.migrate()
+        except StoreError as error:
             self._fail(error)
             return
-        self._failing = None
-        self.lease = lease
+        self._failing = self._misfit(beat.schema)
+        self.lease = lease = beat.lease
+        if self._failing is not None:
+            self._lose()
+            return
         if lease is None or lease.holder != self.replica_id:
             self._lose()
         elif wanted is not None:
@@ -151,6 +176,22 @@ class Seat:
     async def close(self) -> None:
         await self.database.close()
 
+    def _others(self) -> list[Replica]:
+        """The replicas beside this one that are there."""
+        return [
+            one
+            for one in self.replicas
+            if one.replica_id != self.replica_id and one.seen < self._seconds
+        ]
+
+    def _misfit(self, schema: str) -> Trouble | None:
+        """Why this version cannot act on a schema, if it cannot."""
+        if schema > HEAD:
+            return newer_schema(schema, HEAD).trouble
+        if schema < HEAD and self._others():
+            return _WAITS
+        return None
+
     def _told(self) -> Replica:
         return Replica(self.replica_id, self._host, self._ports, __version__, self.state)
 
@@ -160,7 +201,7 @@ class Seat:
             self._valid_until = 0.0
             self.lost.set()
 
-    def _fail(self, error: StoreUnavailable) -> None:
+    def _fail(self, error: StoreError) -> None:
         if self._failing is None:
             log.error("the database of the replicas cannot be used", reason=str(error))
         self._failing = error.trouble

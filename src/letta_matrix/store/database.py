@@ -108,8 +108,9 @@ class Database:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="database")
         self.commits = Commits(self._thread, self._transaction)
 
-    async def open(self) -> None:
-        """Take the database for this process and create or migrate the schema.
+    async def open(self, *, migrates: bool = True) -> None:
+        """Take the database for this process, and create or migrate the schema (unless it
+        `migrates` not, and there is one).
 
         Raises:
             StoreError: the database cannot be used, or another process has it open.
@@ -119,8 +120,8 @@ class Database:
         revision = await self.revision()
         if revision is not None and revision > HEAD:
             raise newer_schema(revision, HEAD)
-        if revision != HEAD:
-            await self._migrate()
+        if revision is None or (migrates and revision != HEAD):
+            await self.migrate()
 
     async def close(self) -> None:
         """Let go of it once all that has come is written; nothing more is taken."""
@@ -248,7 +249,8 @@ class Database:
     async def _run(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-    async def _migrate(self) -> None:
+    async def migrate(self) -> None:
+        """Bring the schema to the newest; others who do are waited for. Raises StoreError."""
         # In a process of its own: Alembic would stay in this one's memory for ever.
         child = await asyncio.create_subprocess_exec(
             sys.executable,

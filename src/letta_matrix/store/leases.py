@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from letta_matrix.store.database import Database
+from letta_matrix.store.database import HEAD, Database
 from letta_matrix.store.fence import ACTIVE
 from letta_matrix.store.schema import leases, replicas
 
+_SCHEMA = text("SELECT version_num FROM alembic_version")
 _FORGOTTEN = 3600.0
 """Seconds after which a replica that is not heard of is no more listed."""
 
@@ -37,22 +38,31 @@ class Lease:
     left: float
 
 
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """Whose the lease is, None for nobody's, and which revision the schema has."""
+
+    lease: Lease | None
+    schema: str
+
+
 class Leases:
     """The `leases` and `replicas` tables."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def beat(self, replica: Replica, seconds: float | None) -> Lease | None:
+    async def beat(self, replica: Replica, seconds: float | None) -> Beat:
         """Tell that a replica is there, and have it hold the lease for `seconds` from now if
-        nobody else does (None: it does not want it). Whose it is then, None for nobody's.
-        Raises StoreUnavailable."""
+        nobody else does, and the schema is the one it knows (None: it does not want it). Raises
+        StoreUnavailable."""
 
-        def work(db: Connection) -> Lease | None:
+        def work(db: Connection) -> Beat:
             _note(db, replica)
-            if seconds is not None:
+            schema = str(db.execute(_SCHEMA).scalar())
+            if seconds is not None and schema == HEAD:
                 _take(db, replica.replica_id, seconds)
-            return _lease(db)
+            return Beat(_lease(db), schema)
 
         return await self._database.write(work)
 
