@@ -76,6 +76,10 @@ class PostgresServer:
     def url(self, database: str, user: str = "bridge", host: str = "127.0.0.1") -> str:
         return f"postgresql://{user}@{host}:{self.port}/{database}"
 
+    def settings_for(self, database: str) -> dict[str, str]:
+        """The section of a bridge's configuration."""
+        return {"url": self.url(database), "password": PASSWORD}
+
     def admin(self, database: str = "postgres") -> "psycopg.Connection[tuple[object, ...]]":
         """A superuser's connection."""
         return psycopg.connect(

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import aiohttp
+import psycopg
 import yaml
+from sqlalchemy import URL
 from tests.crash.launcher import TRAP
 from tests.crash.nursery import Born, Nursery
 from tests.crash.person import Person, Said
@@ -55,7 +57,7 @@ class Mind(Protocol):
 class Bridges:
     """Starts bridges on `directory`; one that was not ended runs on through the tests that come,
     until another takes its place. `runtime` is the section of the runtime that its agents live
-    in, `hall` the room of one of them that many tests use."""
+    in, `database` where it is PostgreSQL's, `hall` the room of one of them that many tests use."""
 
     directory: Path
     homeserver: Homeserver
@@ -66,6 +68,7 @@ class Bridges:
     runtime: dict[str, Any]
     mind: Mind
     nursery: Nursery
+    database: URL | None = None
     port: int = field(default_factory=free_port)
     agents: list[str] = field(default_factory=list[str])
     hall: Room | None = None
@@ -120,6 +123,8 @@ class Bridges:
             "sms": dict(sms) if sms is not None else None,
             "logging": {"level": "debug"},
         }
+        if self.database is not None:
+            config["database"] = {"url": self.database.render_as_string(hide_password=False)}
         file, text = self.directory / "config.yaml", yaml.safe_dump(config)
         if not file.exists() or file.read_text() != text:
             await self.stop()
@@ -290,6 +295,11 @@ class Bridges:
         return self.rows(query, room.room_id, room.thread_id)
 
     def rows(self, query: str, *values: object) -> list[Any]:
+        if self.database is not None:
+            to = self.database.translate_connect_args(username="user", database="dbname")
+            with psycopg.connect(**to) as connection:
+                asked = query.replace("?", "%s").encode()
+                return connection.execute(asked, values).fetchall()
         with closing(self._database("ro")) as database:
             return database.execute(query, values).fetchall()
 
@@ -328,7 +338,8 @@ class Bridges:
         return [message for message in here if message.sender == room.ghost]
 
     def _applied(self, agent_id: str) -> set[str]:
-        found = self.rows("SELECT applied FROM agents WHERE agent_id = ?", agent_id)
+        query = "SELECT CAST(applied AS text) FROM agents WHERE agent_id = ?"
+        found = self.rows(query, agent_id)
         return set(json.loads(found[0][0])) if found else set()
 
     async def _new_process(self) -> Born:

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Callable
 
 import aiohttp
 import pytest
+from sqlalchemy import URL
 from tests.crash.bridges import Bridges, Mind
 from tests.crash.nursery import Nursery
 from tests.crash.person import Person
@@ -14,7 +15,7 @@ from tests.stub_model import StubModel
 
 pytest.register_assert_rewrite("tests.crash.checks")
 
-Build = Callable[[str, dict[str, str], Mind], Bridges]
+Build = Callable[..., Bridges]
 
 
 @pytest.fixture(scope="package")
@@ -31,10 +32,12 @@ async def build(
 
     async with Nursery() as nursery:
 
-        def made(name: str, runtime: dict[str, str], mind: Mind) -> Bridges:
+        def made(
+            name: str, runtime: dict[str, str], mind: Mind, database: URL | None = None
+        ) -> Bridges:
             directory = tmp_path_factory.mktemp(name)
             servers = homeserver, app_server, stub_model, person, http
-            return Bridges(directory, *servers, runtime, mind, nursery)
+            return Bridges(directory, *servers, runtime, mind, nursery, database)
 
         yield made
 

@@ -167,8 +167,9 @@ async def bridge_on(
     *others: MemoryRuntime,
     **sections: Any,
 ) -> AsyncGenerator[World]:
-    """A bridge, ready; its database is `directory`'s."""
-    await lay_database(homeserver, directory)
+    """A bridge, ready; its database is `directory`'s, unless a section names another."""
+    if "database" not in sections:
+        await lay_database(homeserver, directory)
     config = config_on(homeserver, directory, person, **sections)
     bridge = Bridge(config, [runtime, *others])
     await bridge.start()

@@ -75,7 +75,10 @@ HomeserverAddress = Annotated[HttpAddress, AfterValidator(_base)]
 WebSocketAddress = Annotated[str, _address("ws", "wss")]
 DatabaseAddress = Annotated[
     str,
-    matches(r"sqlite://.*|postgres(ql)?://.+", "sqlite:///FILE or postgresql://USER@HOST/DATABASE"),
+    matches(
+        r"sqlite://.*|postgres(ql)?(\+psycopg)?://.+",
+        "sqlite:///FILE or postgresql://USER@HOST/DATABASE",
+    ),
 ]
 ServerName = Annotated[str, matches(_SERVER_NAME, "a server name such as example.org")]
 UserId = Annotated[str, matches(_USER_ID, "a user id such as @you:example.org")]

@@ -120,7 +120,8 @@ def _odd_files(subject: Subject) -> Findings:
                 )
             )
     try:
-        folders = {subject.config.directory, subject.database_file.parent}
+        file = subject.database_file
+        folders = {subject.config.directory, *([] if file is None else [file.parent])}
         check_folders(folders, lambda text: odd.append(_folder(text)))
     except StackError as error:
         says, _, remedy = str(error).partition(": ")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from letta_matrix.doctor.check import check
 from letta_matrix.doctor.finding import Finding, Findings, fine, found, trouble, warning
+from letta_matrix.doctor.server_storage import examine_server
 from letta_matrix.doctor.subject import Subject
 from letta_matrix.matrix.media import human_size
 from letta_matrix.store.database import HEAD, StoreError
@@ -31,7 +32,9 @@ _PASSING = ("tmpfs", "ramfs", "overlay")
 )
 async def database(subject: Subject) -> Findings:
     """Whether it can be read and written, and has the schema of this version."""
-    file = subject.database_file
+    file, runs = subject.database_file, subject.health is not None
+    if file is None:
+        return await _on_server(subject, runs=runs)
     if not await asyncio.to_thread(file.is_file):
         return [await asyncio.to_thread(_to_be_made, file)]
     try:
@@ -40,10 +43,19 @@ async def database(subject: Subject) -> Findings:
         revision = await subject.database.revision()
     except StoreError as error:
         return [found(error.trouble)]
-    return [judge_revision(revision, file, runs=subject.health is not None)]
+    return [judge_revision(revision, file, runs=runs)]
 
 
-def judge_revision(revision: str | None, file: Path, *, runs: bool) -> Finding:
+async def _on_server(subject: Subject, *, runs: bool) -> Findings:
+    host = subject.database_url.host or "this machine"
+    try:
+        findings, revision = await examine_server(subject.database, host)
+    except StoreError as error:
+        return [found(error.trouble)]
+    return [*findings, judge_revision(revision, "the database", runs=runs)]
+
+
+def judge_revision(revision: str | None, file: Path | str, *, runs: bool) -> Finding:
     """Of the schema; `runs`: a bridge uses it."""
     if revision is not None and revision > HEAD:
         return found(newer_schema(revision, HEAD).trouble, shows="the bridge does not start")
@@ -92,6 +104,8 @@ class Disk:
 @check("disk", shows="no message is taken once it is full")
 async def disk(subject: Subject) -> Findings:
     """Whether the database has room, on a disk that keeps it."""
+    if subject.database_file is None:
+        return [fine("the database is on another disk: its server's")]
     folder = next(one for one in subject.database_file.absolute().parents if one.exists())
     return [judge_disk(await asyncio.to_thread(_disk, folder), folder)]
 

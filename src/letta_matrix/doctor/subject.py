@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from sqlalchemy import URL
+
 from letta_matrix.access.route import homeserver_of
 from letta_matrix.common.connections.socket_table import listeners
 from letta_matrix.common.json_fields import as_list, string_of
@@ -18,7 +20,7 @@ from letta_matrix.config import Config
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.stack.lock import LOCK
 from letta_matrix.store.agents import Agent, AgentDirectory
-from letta_matrix.store.database import Database, database_url
+from letta_matrix.store.database import Database, database_url, file_of
 
 _ROOT = 0
 """The user who may listen for anybody, as containers' proxies do."""
@@ -58,37 +60,36 @@ class Subject:
         return self.homeserver.acting_as(self.config.bot_user_id)
 
     @property
-    def database_file(self) -> Path:
-        url = database_url(
-            self.config.database.url, self.config.directory, self.config.database_password
-        )
-        return Path(str(url.database))
+    def database_url(self) -> URL:
+        settings, password = self.config.database, self.config.database_password
+        return database_url(settings.url, self.config.directory, password)
+
+    @property
+    def database_file(self) -> Path | None:
+        """None where it is on a server."""
+        return file_of(self.database_url)
 
     @cached_property
     def database(self) -> Database:
         """For reading, also beside a bridge that runs. There has to be a `database_file`, or one
-        is made."""
-        return Database(
-            database_url(
-                self.config.database.url, self.config.directory, self.config.database_password
-            )
-        )
+        is made. Raises StoreError where its driver is not there."""
+        return Database(self.database_url)
 
     @property
     def holds_database(self) -> bool:
-        """Whether a bridge has it open."""
-        return is_held(self._lock)
-
-    @property
-    def _lock(self) -> Path:
-        path = self.database_file.resolve()
-        return path.with_name(path.name + ".lock")
+        """Whether a bridge has it open; of one on a server, which several may have open, whether
+        one listens here."""
+        if self.database_file is None:
+            return self._is_ours(self.config.api.port)
+        return is_held(_lock_of(self.database_file))
 
     def _is_ours(self, port: int) -> bool:
         """Whether a bridge runs, and nobody else's program listens on the port."""
-        if not self.holds_database:
-            return False
-        return listeners(port) <= {self._lock.stat().st_uid, _ROOT}
+        file, there = self.database_file, listeners(port)
+        if file is None:
+            # Whoever has its configuration is the bridge.
+            return bool(there) and there <= {self.path.stat().st_uid, _ROOT}
+        return self.holds_database and there <= {_lock_of(file).stat().st_uid, _ROOT}
 
     @property
     def is_embedded(self) -> bool:
@@ -101,7 +102,8 @@ class Subject:
 
     async def directory(self) -> AgentDirectory:
         """The agents that the bridge knows; none where there is no database. Raises StoreError."""
-        if not await asyncio.to_thread(self.database_file.is_file):
+        file = self.database_file
+        if file is not None and not await asyncio.to_thread(file.is_file):
             # Looking into it would make one.
             return AgentDirectory(self.database)
         if await self.database.revision() is None:
@@ -127,6 +129,11 @@ class Subject:
             for one in checks
             if one.get("state") in ("warning", "trouble")
         ]
+
+
+def _lock_of(file: Path) -> Path:
+    path = file.resolve()
+    return path.with_name(path.name + ".lock")
 
 
 def is_here(url: str) -> bool:

@@ -116,12 +116,17 @@ class Database:
             StoreError: the database cannot be used, or another process has it open.
         """
         await self._run(self._engine.take)
-        await self._run(self._engine.check)
+        await self.check()
         revision = await self.revision()
         if revision is not None and revision > HEAD:
             raise newer_schema(revision, HEAD)
         if revision is None or (migrates and revision != HEAD):
             await self.migrate()
+
+    async def check(self) -> None:
+        """Look at it as `open` does. To be called of a file that nobody has open, and of a server
+        at any time. Raises StoreError."""
+        await self._run(self._engine.check)
 
     async def close(self) -> None:
         """Let go of it once all that has come is written; nothing more is taken."""

@@ -1,0 +1,109 @@
+"""What `letta-matrix doctor` says of a database on a PostgreSQL server."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL
+from tests.postgres import PASSWORD, PostgresServer
+
+from letta_matrix.app.logs import secrets_of
+from letta_matrix.config import Config
+from letta_matrix.doctor.catalogue import CHECKS
+from letta_matrix.doctor.examination import examine
+from letta_matrix.doctor.finding import Finding, Mark
+from letta_matrix.doctor.server_storage import Server, judge_server
+from letta_matrix.doctor.subject import Subject
+from letta_matrix.store.database import Database
+
+Configured = Callable[..., Config]
+
+
+@pytest.fixture
+def configured(tmp_path: Path, postgres: PostgresServer) -> Configured:
+    tmp_path.chmod(0o700)
+    (tmp_path / "config.yaml").touch()
+
+    def made(database: str, **changes: str) -> Config:
+        return Config.model_validate(
+            {
+                "homeserver": {"url": "http://127.0.0.1:1", "domain": "test"},
+                "appservice": {"as_token": "as-secret", "hs_token": "hs-secret"},
+                "database": postgres.settings_for(database) | changes,
+                "directory": tmp_path,
+            }
+        )
+
+    return made
+
+
+async def findings(config: Config, *names: str) -> list[Finding]:
+    subject = Subject(config, config.directory / "config.yaml", {})
+    try:
+        found = [one async for one in examine(subject, [c for c in CHECKS if c.name in names])]
+    finally:
+        await subject.close()
+    assert not [s for s in secrets_of(config) for one in found if s in f"{one}"]
+    return found
+
+
+async def test_all_is_well(configured: Configured, postgres_url: URL) -> None:
+    found = await findings(configured(str(postgres_url.database)), "database", "disk")
+    assert {one.mark for one in found} == {Mark.OK}, found
+    assert any("PostgreSQL 16" in one.says and "MB" in one.says for one in found)
+    assert any("its schema is current" in one.says for one in found)
+
+
+async def test_an_empty_one_is_made_at_the_start(
+    configured: Configured, postgres: PostgresServer
+) -> None:
+    found = await findings(configured(postgres.create()), "database")
+    assert {one.mark for one in found} == {Mark.OK}, found
+    assert any("made or migrated at the next start" in one.says for one in found)
+
+
+async def test_what_is_wrong(
+    configured: Configured, postgres_url: URL, postgres: PostgresServer
+) -> None:
+    name = str(postgres_url.database)
+    (wrong,) = await findings(configured("nowhere"), "database")
+    assert "does not exist" in wrong.says
+    assert "no message is taken" in wrong.shows
+    (wrong,) = await findings(configured(name, password="another one"), "database")
+    assert "password authentication failed" in wrong.says
+    postgres.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    (wrong,) = await findings(configured(name), "database")
+    assert "read-only transaction" in wrong.says
+    assert wrong.remedy.startswith("name the primary")
+
+
+async def test_it_writes_nothing(configured: Configured, postgres_url: URL) -> None:
+    database = Database(postgres_url)
+    await findings(configured(str(postgres_url.database)), "database")
+    assert (
+        await database.read(lambda db: db.exec_driver_sql("SELECT count(*) FROM meta").scalar())
+        == 0
+    )
+    await database.close()
+
+
+SERVER = Server("16.1", far=True, now=1000.0, size=10_000_000, encrypted=True, super=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "host", "says"),
+    [
+        ({}, "db.example.org", ""),
+        ({"encrypted": False}, "db.example.org", "goes to db.example.org unencrypted"),
+        ({"encrypted": False}, "127.0.0.1", ""),
+        ({"encrypted": False, "far": False}, "/run/postgresql", ""),
+        ({"super": True}, "db.example.org", "is a superuser"),
+        ({"now": 1011.0}, "db.example.org", "are 11 seconds apart"),
+    ],
+)
+def test_a_server_as_it_tells_of_itself(changes: dict[str, object], host: str, says: str) -> None:
+    values = {name: getattr(SERVER, name) for name in Server.__slots__} | changes
+    _, *wrong = judge_server(Server(**values), host, 1000.0)
+    assert [one.mark for one in wrong] == [Mark.WARNING] * bool(says)
+    assert all(says in one.says and one.remedy and one.shows for one in wrong)
+    assert PASSWORD not in str(wrong)
