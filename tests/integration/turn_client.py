@@ -15,6 +15,7 @@ from tests.integration.runtime_bench import connected
 
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server import AppServer
+from letta_matrix.runtimes.app_server.keepers import local_keeper
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
     TextDelta,
@@ -26,9 +27,8 @@ from letta_matrix.runtimes.tools import ToolCall, ToolResult, ToolSpec
 
 
 async def run(options: dict[str, str]) -> None:
-    runtime = AppServer(
-        AppServerRuntime.model_validate({"url": options["url"]}), Path(options["socket"])
-    )
+    settings = AppServerRuntime.model_validate({"url": options["url"]})
+    runtime = AppServer(settings, local_keeper(settings, Path(options["socket"])))
     if name := options.get("tool"):
         runtime.offer_tools([ToolSpec(name, "waits", {"type": "object"})], _wait)
     await runtime.start()

@@ -46,5 +46,5 @@ def _folders(config: "Config") -> Iterator[Path]:
     yield config.directory
     yield Path(str(database_url(config.database.url, config.directory).database)).parent
     for runtime in config.runtimes:
-        if runtime.type == "app_server":
+        if runtime.type == "app_server" and runtime.keeper is None:
             yield config.path(runtime.keeper_socket).parent

@@ -1,6 +1,29 @@
 """Addresses of servers, as people write them."""
 
+from typing import NamedTuple
 from urllib.parse import urlsplit
+
+
+class Place(NamedTuple):
+    """Where something listens that is no web server, and whether it speaks TLS there."""
+
+    host: str
+    port: int
+    tls: bool = False
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+def place_of(text: str) -> Place:
+    """The place that `HOST:PORT` or `tls://HOST:PORT` names. Raises ValueError."""
+    scheme, _, rest = text.rpartition("://")
+    parts = urlsplit(f"//{rest}")
+    exact = parts.netloc == rest and "@" not in rest and parts.hostname and parts.port
+    if scheme not in ("", "tls") or not exact:
+        raise ValueError("should be HOST:PORT or tls://HOST:PORT")
+    return Place(parts.hostname or "", parts.port or 0, bool(scheme))
 
 
 def is_address(text: str, *schemes: str) -> bool:

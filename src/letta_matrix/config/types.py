@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SecretStr
 
-from letta_matrix.common.addresses import is_address, names_user
+from letta_matrix.common.addresses import is_address, names_user, place_of
 from letta_matrix.common.durations import seconds_in
 
 _SERVER_NAME = r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?"
@@ -51,6 +51,11 @@ def _base(value: str) -> str:
     return value
 
 
+def _place(value: str) -> str:
+    place_of(value)
+    return value
+
+
 def _absolute(value: Path) -> Path:
     if not (path := value.expanduser()).is_absolute():
         raise ValueError("should be an absolute path")
@@ -73,6 +78,8 @@ HttpAddress = Annotated[str, _address("http", "https")]
 HomeserverAddress = Annotated[HttpAddress, AfterValidator(_base)]
 """The base URL of a client-server API, without `/_matrix`."""
 WebSocketAddress = Annotated[str, _address("ws", "wss")]
+PlaceName = Annotated[str, AfterValidator(_place)]
+"""See `place_of`."""
 DatabaseAddress = Annotated[str, matches(r"sqlite://.*", "sqlite:///FILE")]
 ServerName = Annotated[str, matches(_SERVER_NAME, "a server name such as example.org")]
 UserId = Annotated[str, matches(_USER_ID, "a user id such as @you:example.org")]

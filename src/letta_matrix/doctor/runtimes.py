@@ -13,7 +13,7 @@ from letta_matrix.doctor.tried import older, tried
 from letta_matrix.runtimes.adapters import make_runtime
 from letta_matrix.runtimes.app_server.look import MOST, count_agents, version_of
 from letta_matrix.runtimes.faults import CredentialsRefused, RuntimeFault
-from letta_matrix.runtimes.keeper.client import MAX_SOCKET_PATH
+from letta_matrix.runtimes.keeper.local import MAX_SOCKET_PATH
 from letta_matrix.stack.keeper import KeeperProcess
 
 _AGENTS_AWAY = "its agents answer nobody, and say once that they cannot be reached"
