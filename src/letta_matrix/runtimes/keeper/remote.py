@@ -1,6 +1,7 @@
 """A keeper that runs beside its App Server, on another machine perhaps; none is started here."""
 
 import asyncio
+import os
 import ssl
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -98,7 +99,10 @@ class RemoteKeeper(KeeperPlace):
         if isinstance(error, ssl.SSLError):
             return f"{self.name} cannot be spoken to by TLS: {error.reason or error}"
         if isinstance(error, OSError):
-            return f"{self.name} cannot be reached: {error.strerror or error}"
+            # asyncio's own words repeat the address.
+            is_systems = error.errno is not None and error.errno > 0
+            why = os.strerror(error.errno or 0) if is_systems else error.strerror or error
+            return f"{self.name} cannot be reached: {why}"
         return f"who answers at {self._place} is no keeper of letta-matrix"
 
 
