@@ -79,7 +79,8 @@ class AppServerRuntime(_Runtime):
             raise ValueError(
                 "should have a `keeper_token_file` for its `keeper` (or a `keeper_token`)"
             )
-        if needless := sorted(_KEEPERS_OWN & self.model_fields_set):
+        given = _KEEPERS_OWN & self.model_fields_set
+        if needless := sorted(name for name in given if getattr(self, name) is not None):
             raise ValueError(
                 f"should not set `{needless[0]}` beside `keeper`: that is the keeper's to know "
                 "(`letta-matrix keeper --app-server ...`)"

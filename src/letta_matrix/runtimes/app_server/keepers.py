@@ -18,7 +18,8 @@ def keeper_of(settings: AppServerRuntime, config: Config) -> KeeperPlace:
     if settings.keeper is None:
         pid_file = None if settings.pid_file is None else config.path(settings.pid_file)
         return local_keeper(settings, config.path(settings.keeper_socket), pid_file)
-    return remote_keeper(settings, config)
+    named = settings.keeper_token_file
+    return remote_keeper(settings, None if named is None else config.path(named))
 
 
 def local_keeper(
@@ -30,15 +31,13 @@ def local_keeper(
     return LocalKeeper(socket, Target(websocket_url(settings.url), token, pids))
 
 
-def remote_keeper(settings: AppServerRuntime, config: Config) -> RemoteKeeper:
-    """The one that `keeper` names."""
-    named = settings.keeper_token_file
-    file = None if named is None else config.path(named)
+def remote_keeper(settings: AppServerRuntime, token_file: Path | None) -> RemoteKeeper:
+    """The one that `keeper` names; its token is in a file, or among the settings."""
 
     def token() -> str:
         # At each try: it may be another one by now.
-        if file is not None:
-            return token_in(file)
+        if token_file is not None:
+            return token_in(token_file)
         return checked(secret_of(settings.keeper_token), "`keeper_token`")
 
     return RemoteKeeper(place_of(settings.keeper or ""), token)
