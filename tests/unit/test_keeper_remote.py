@@ -12,6 +12,11 @@ from tests.fake_app_server import FakeAppServer
 from tests.waiting import Clock, eventually, settled, within
 
 from letta_matrix.common.addresses import Place
+from letta_matrix.config import AppServerRuntime
+from letta_matrix.runtimes.app_server import AppServer
+from letta_matrix.runtimes.app_server.connection import ATTACH_WAIT
+from letta_matrix.runtimes.app_server.keepers import remote_keeper
+from letta_matrix.runtimes.faults import RuntimeFault
 from letta_matrix.runtimes.keeper import wire
 from letta_matrix.runtimes.keeper.client import REFUSED_PAUSE, KeeperClient, KeeperGone, Link
 from letta_matrix.runtimes.keeper.doors import RemoteDoor
@@ -108,7 +113,7 @@ async def test_a_later_epoch_cuts_the_earlier_off_at_once(
     port: int, keeper: Keeper, upstream: FakeAppServer, clock: Clock
 ) -> None:
     def refusals() -> int:
-        return sum("earlier epoch was refused" in log["event"] for log in logs)
+        return sum("an earlier bridge is refused" in log["event"] for log in logs)
 
     with capture_logs() as logs:
         async with attached(port, 1) as old:
@@ -320,6 +325,53 @@ async def test_a_look_throws_nobody_out(port: int) -> None:
         seen = await place.look()
         assert (seen["up"], seen["life"]) == (True, bridge.link.life)
         assert bridge.link.up
+
+
+@pytest.fixture
+async def adapter(port: int) -> AsyncGenerator[AppServer]:
+    """Not started yet."""
+    given = {"keeper": f"127.0.0.1:{port}", "keeper_token": TOKEN}
+    settings = AppServerRuntime.model_validate(given)
+    adapter = AppServer(settings, remote_keeper(settings), 7)
+    yield adapter
+    await adapter.close()
+
+
+async def fault_of(adapter: AppServer, clock: Clock) -> str:
+    clock.advance(ATTACH_WAIT)
+    with pytest.raises(RuntimeFault) as fault:
+        await adapter.list_agents()
+    return f"{type(fault.value).__name__}: {fault.value}"
+
+
+async def test_the_operator_is_told_whose_token_is_wrong(
+    adapter: AppServer, keeper: Keeper, port: int, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    await keeper.aim(Target(vars(keeper)["_target"].url, "another"))
+    monkeypatch.setattr(keeper, "aim", keep_aim)
+    await adapter.start()
+    await eventually(lambda: vars(adapter)["_connection"].link.refused)
+    assert await fault_of(adapter, clock) == (
+        "CredentialsRefused: the App Server answered HTTP 401 to the keeper at "
+        f"127.0.0.1:{port}: check its --app-server-token-file"
+    )
+    assert keeper.epoch == 7
+
+
+async def keep_aim(_: Target) -> None:
+    """Whatever the door says."""
+
+
+async def test_the_operator_is_told_that_the_keeper_knows_another_token(
+    adapter: AppServer, port: int, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    monkeypatch.setattr(vars(vars(adapter)["_connection"])["_client"]._place, "_token", "x".upper)
+    await adapter.start()
+    await eventually(lambda: vars(adapter)["_connection"].link.refused)
+    assert await fault_of(adapter, clock) == (
+        f"CredentialsRefused: the keeper at 127.0.0.1:{port} does not take our token: it should "
+        "be the one of its --token-file"
+    )
 
 
 async def connected(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, str]:

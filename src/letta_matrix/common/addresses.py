@@ -19,11 +19,16 @@ class Place(NamedTuple):
 def place_of(text: str) -> Place:
     """The place that `HOST:PORT` or `tls://HOST:PORT` names. Raises ValueError."""
     scheme, _, rest = text.rpartition("://")
-    parts = urlsplit(f"//{rest}")
-    exact = parts.netloc == rest and "@" not in rest and parts.hostname and parts.port
-    if scheme not in ("", "tls") or not exact:
+    try:
+        parts = urlsplit(f"//{rest}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    else:
+        host = host if parts.netloc == rest and "@" not in rest else None
+    if scheme not in ("", "tls") or not host or not port:
         raise ValueError("should be HOST:PORT or tls://HOST:PORT")
-    return Place(parts.hostname or "", parts.port or 0, bool(scheme))
+    return Place(host, port, bool(scheme))
 
 
 def is_address(text: str, *schemes: str) -> bool:

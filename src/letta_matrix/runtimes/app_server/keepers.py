@@ -18,8 +18,7 @@ def keeper_of(settings: AppServerRuntime, config: Config) -> KeeperPlace:
     if settings.keeper is None:
         pid_file = None if settings.pid_file is None else config.path(settings.pid_file)
         return local_keeper(settings, config.path(settings.keeper_socket), pid_file)
-    named = settings.keeper_token_file
-    return remote_keeper(settings, None if named is None else config.path(named))
+    return remote_keeper(settings, config)
 
 
 def local_keeper(
@@ -31,13 +30,15 @@ def local_keeper(
     return LocalKeeper(socket, Target(websocket_url(settings.url), token, pids))
 
 
-def remote_keeper(settings: AppServerRuntime, token_file: Path | None) -> RemoteKeeper:
-    """The one that `keeper` names; its token is in a file, or among the settings."""
+def remote_keeper(settings: AppServerRuntime, config: Config | None = None) -> RemoteKeeper:
+    """The one that `keeper` names. A relative `keeper_token_file` starts at `config`'s folder."""
+    named = settings.keeper_token_file
+    path = Path if config is None else config.path
 
     def token() -> str:
         # At each try: it may be another one by now.
-        if token_file is not None:
-            return token_in(token_file)
+        if named is not None:
+            return token_in(path(named))
         return checked(secret_of(settings.keeper_token), "`keeper_token`")
 
     return RemoteKeeper(place_of(settings.keeper or ""), token)

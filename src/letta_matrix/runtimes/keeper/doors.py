@@ -95,7 +95,7 @@ class RemoteDoor:
             async with asyncio.timeout(PATIENCE):
                 message = await _greeting(reader)
             if refusal := self._refusal(message, ours):
-                _told("a bridge was refused", writer, reason=refusal)
+                log.warning("a bridge is refused", peer=_host_of(writer), reason=refusal)
                 writer.write(wire.refused(refusal))
                 return
             answer = proof(self._token, "keeper", ours, message["nonce"])
@@ -105,19 +105,21 @@ class RemoteDoor:
                 visitor.let_in()
                 await self._attend(Guest(message, reader, writer), answer)
         except StaleEpoch:
-            _told("a bridge of an earlier epoch was refused", writer, latest=self._keeper.epoch)
-            writer.write(wire.refused("epoch", epoch=self._keeper.epoch))
+            latest = self._keeper.epoch
+            log.warning("an earlier bridge is refused", peer=_host_of(writer), latest=latest)
+            writer.write(wire.refused("epoch", epoch=latest))
         except _GONE:
             pass
         finally:
             writer.close()
 
     async def _attend(self, guest: Guest, answer: str) -> None:
-        _told("a bridge comes", guest.writer, epoch=guest.greeting.get("epoch", 0))
+        peer, epoch = _host_of(guest.writer), self._keeper.epoch_of(guest)
+        log.info("a bridge is attached", peer=peer, epoch=epoch)
         try:
             await self._keeper.attend(guest, self._target, proof=answer)
         finally:
-            _told("a bridge has gone", guest.writer)
+            log.info("a bridge is gone", peer=peer, epoch=epoch)
 
     def _refusal(self, message: dict[str, Any], ours: str) -> str:
         """Why somebody comes no further, "" for nothing."""
@@ -132,7 +134,6 @@ async def _greeting(reader: asyncio.StreamReader) -> dict[str, Any]:
     return wire.unpack_control(payload) if kind == wire.CONTROL else {}
 
 
-def _told(event: str, writer: asyncio.StreamWriter, **more: object) -> None:
-    # Without its port: of those who come again and again, one line a minute is enough.
-    peer = writer.get_extra_info("peername") or ("gone",)
-    log.warning(event, peer=peer[0], **more)
+def _host_of(writer: asyncio.StreamWriter) -> str:
+    # Without its port: of one that comes again and again, a line a minute is enough.
+    return str((writer.get_extra_info("peername") or ("gone",))[0])

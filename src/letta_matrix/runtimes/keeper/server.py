@@ -94,6 +94,15 @@ class Keeper:
                 self._bridge = None
                 self._idle(True)
 
+    def epoch_of(self, guest: Guest) -> int:
+        """The one that a bridge comes with. Raises StaleEpoch, and TypeError for none."""
+        epoch = guest.greeting.get("epoch", 0)
+        if not isinstance(epoch, int):
+            raise TypeError("an epoch is a number")
+        if epoch < self.epoch:
+            raise StaleEpoch
+        return epoch
+
     async def close(self) -> None:
         for connection in self._connections:
             await connection.close()
@@ -121,16 +130,11 @@ class Keeper:
                 await connection.send(text)
 
     def _let_in(self, guest: Guest) -> None:
-        greeting = guest.greeting
-        epoch = greeting.get("epoch", 0)
+        greeting, epoch = guest.greeting, self.epoch_of(guest)
         prefixes = {
             name: tuple(prefix.encode() for prefix in greeting.get(name, ()))
             for name in ("muted", "transient", "single")
         }
-        if not isinstance(epoch, int):
-            raise TypeError("an epoch is a number")
-        if epoch < self.epoch:
-            raise StaleEpoch
         if self._bridge is not None:
             self._cut_off(self._bridge, epoch)
         self.epoch, self._bridge = epoch, guest.writer
