@@ -1,6 +1,7 @@
 """A network between an adapter and its server that a test can cut."""
 
 import asyncio
+import ssl
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -8,10 +9,12 @@ from typing import Self
 @dataclass
 class Relay:
     """Forwards TCP connections of loopback to `target`; `down` refuses and breaks them, `part`
-    keeps what comes on them, and whoever is at their ends hears nothing of it."""
+    keeps what comes on them, and whoever is at their ends hears nothing of it. With `tls` it is a
+    proxy that speaks that."""
 
     target: int
     port: int = 0
+    tls: ssl.SSLContext | None = None
     _passes: asyncio.Event = field(default_factory=asyncio.Event)
     _server: asyncio.Server | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set["asyncio.Task[None]"])
@@ -25,7 +28,9 @@ class Relay:
 
     async def up(self) -> None:
         """Take connections, always at the same port."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(
+            self._accept, "127.0.0.1", self.port, ssl=self.tls
+        )
         self.port = int(self._server.sockets[0].getsockname()[1])
         self._passes.set()
 

@@ -2,16 +2,20 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
+from tests.contract.relay import Relay
 from tests.fake_app_server import FakeAppServer
 from tests.waiting import Clock, eventually, settled, within
 
-from letta_matrix.common.addresses import Place
+from letta_matrix.common.addresses import Place, place_of
+from letta_matrix.common.connections.admission import STALLED
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server import AppServer
 from letta_matrix.runtimes.app_server.connection import ATTACH_WAIT
@@ -26,6 +30,7 @@ from letta_matrix.runtimes.keeper.remote import RemoteKeeper
 from letta_matrix.runtimes.keeper.secret import nonce, proof
 from letta_matrix.runtimes.keeper.server import Keeper, Target
 from letta_matrix.runtimes.keeper.wire import Frame
+from letta_matrix.stack.certificate import self_signed
 
 TOKEN = "of-a-keeper-and-its-bridges"
 Json = dict[str, Any]
@@ -182,6 +187,60 @@ async def test_whoever_reads_nothing_is_cut_off_too(
     stopped.transport.abort()
 
 
+async def test_one_that_is_slow_and_lives_stays(
+    port: int, keeper: Keeper, upstream: FakeAppServer, clock: Clock
+) -> None:
+    """Over a thin line there may be something to send at all times."""
+    _, slow = await introduced(port, {"type": "attach", "epoch": 1})
+    slow.transport.pause_reading()  # type: ignore[attr-defined]
+    bridge = await eventually(lambda: vars(keeper)["_bridge"])
+    for _ in range(40):
+        await upstream.say('{"x":"' + "y" * 500_000 + '"}')
+    await eventually(lambda: bridge.transport.get_write_buffer_size() > 0)
+    began = clock.now()
+
+    def is_later() -> bool:
+        slow.write(wire.pack_control({"type": "beat"}))
+        return clock.now() > began + 2 * STALLED
+
+    await clock.until(is_later, BEAT / 2)
+    assert vars(keeper)["_bridge"] is bridge
+    slow.transport.abort()
+
+
+async def test_tls_is_spoken_with_a_proxy_that_has_a_good_certificate(
+    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = self_signed("localhost", "127.0.0.1")
+    chain = tmp_path / "chain.pem"
+    chain.write_text(certificate + key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain)
+    async with Relay(port, tls=context) as proxy:
+        place = RemoteKeeper(place_of(f"tls://localhost:{proxy.port}"), lambda: TOKEN)
+        with pytest.raises(KeeperFault, match="cannot be spoken to by TLS: CERTIFICATE_VERIFY"):
+            await place.look()
+        monkeypatch.setenv("SSL_CERT_FILE", str(chain))
+        assert (await place.look())["type"] == "status"
+        bridge = KeeperClient(place, lambda _: None, lambda _: None)
+        bridge.start()
+        await eventually(lambda: bridge.link.up)
+        await bridge.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("h:1", ("h", 1, False)),
+        ("tls://keeper.example.org:4510", ("keeper.example.org", 4510, True)),
+        ("[::1]:4510", ("::1", 4510, False)),
+    ],
+)
+def test_places_are_read_and_written(text: str, place: tuple[str, int, bool]) -> None:
+    assert place_of(text) == place
+    assert str(place_of(text)) == text.removeprefix("tls://")
+
+
 async def test_bridges_without_replicas_take_it_from_each_other_as_ever(port: int) -> None:
     async with attached(port) as old:
         await eventually(lambda: old.link.up)
@@ -327,48 +386,37 @@ async def test_a_look_throws_nobody_out(port: int) -> None:
         assert bridge.link.up
 
 
-@pytest.fixture
-async def adapter(port: int) -> AsyncGenerator[AppServer]:
-    """Not started yet."""
-    given = {"keeper": f"127.0.0.1:{port}", "keeper_token": TOKEN}
+async def fault_at(port: int, token: str, clock: Clock) -> str:
+    """What is told of a runtime whose keeper refuses the token, or whose App Server does."""
+    given = {"keeper": f"127.0.0.1:{port}", "keeper_token": token}
     settings = AppServerRuntime.model_validate(given)
     adapter = AppServer(settings, remote_keeper(settings), 7)
-    yield adapter
-    await adapter.close()
-
-
-async def fault_of(adapter: AppServer, clock: Clock) -> str:
+    await adapter.start()
+    await eventually(lambda: vars(adapter)["_connection"].link.refused)
     clock.advance(ATTACH_WAIT)
     with pytest.raises(RuntimeFault) as fault:
         await adapter.list_agents()
+    await adapter.close()
     return f"{type(fault.value).__name__}: {fault.value}"
 
 
 async def test_the_operator_is_told_whose_token_is_wrong(
-    adapter: AppServer, keeper: Keeper, port: int, monkeypatch: pytest.MonkeyPatch, clock: Clock
+    keeper: Keeper, port: int, upstream: FakeAppServer, clock: Clock
 ) -> None:
-    await keeper.aim(Target(vars(keeper)["_target"].url, "another"))
-    monkeypatch.setattr(keeper, "aim", keep_aim)
-    await adapter.start()
-    await eventually(lambda: vars(adapter)["_connection"].link.refused)
-    assert await fault_of(adapter, clock) == (
+    upstream.token = "another"
+    await upstream.drop()
+    await clock.until(lambda: keeper.status()["refused"])
+    assert await fault_at(port, TOKEN, clock) == (
         "CredentialsRefused: the App Server answered HTTP 401 to the keeper at "
         f"127.0.0.1:{port}: check its --app-server-token-file"
     )
     assert keeper.epoch == 7
 
 
-async def keep_aim(_: Target) -> None:
-    """Whatever the door says."""
-
-
 async def test_the_operator_is_told_that_the_keeper_knows_another_token(
-    adapter: AppServer, port: int, monkeypatch: pytest.MonkeyPatch, clock: Clock
+    port: int, clock: Clock
 ) -> None:
-    monkeypatch.setattr(vars(vars(adapter)["_connection"])["_client"]._place, "_token", "x".upper)
-    await adapter.start()
-    await eventually(lambda: vars(adapter)["_connection"].link.refused)
-    assert await fault_of(adapter, clock) == (
+    assert await fault_at(port, "another-one-of-some-length", clock) == (
         f"CredentialsRefused: the keeper at 127.0.0.1:{port} does not take our token: it should "
         "be the one of its --token-file"
     )

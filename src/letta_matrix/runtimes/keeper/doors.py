@@ -68,7 +68,15 @@ class _Visitor(Accepted, Line):
 
     def let_in(self) -> None:
         self.among.leave(self)
+        self._take_time()
         self.watch()
+
+    def pause_writing(self) -> None:
+        if self._look is None:
+            super().pause_writing()
+        else:
+            # It may take long for a long stream; that it lives is known otherwise.
+            Line.pause_writing(self)
 
 
 class RemoteDoor:
