@@ -52,7 +52,8 @@ class Bridge:
         runtimes: list[AgentRuntime] | None = None,
         seat: Seat | None = None,
     ) -> None:
-        made = runtimes or [make_runtime(entry, config) for entry in config.runtimes]
+        epoch = 0 if seat is None else seat.epoch
+        made = runtimes or [make_runtime(entry, config, epoch) for entry in config.runtimes]
         app = self.app = App(config, {runtime.name: runtime for runtime in made}, seat)
         service = config.appservice
         self.appservice = Appservice(

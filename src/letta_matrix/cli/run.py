@@ -58,5 +58,5 @@ def _folders(config: "Config") -> Iterator[Path]:
     if (file := file_of(database_url(config.database.url, config.directory))) is not None:
         yield file.parent
     for runtime in config.runtimes:
-        if runtime.type == "app_server":
+        if runtime.type == "app_server" and runtime.keeper is None:
             yield config.path(runtime.keeper_socket).parent

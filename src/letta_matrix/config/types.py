@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SecretStr
 
-from letta_matrix.common.addresses import is_address, names_user
+from letta_matrix.common.addresses import is_address, names_user, place_of
 from letta_matrix.common.durations import seconds_in
 
 _SERVER_NAME = r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?"
@@ -51,6 +51,11 @@ def _base(value: str) -> str:
     return value
 
 
+def _place(value: str) -> str:
+    place_of(value)
+    return value
+
+
 def _absolute(value: Path) -> Path:
     if not (path := value.expanduser()).is_absolute():
         raise ValueError("should be an absolute path")
@@ -80,6 +85,8 @@ DatabaseAddress = Annotated[
         "sqlite:///FILE or postgresql://USER@HOST/DATABASE",
     ),
 ]
+PlaceName = Annotated[str, AfterValidator(_place)]
+"""See `place_of`."""
 ServerName = Annotated[str, matches(_SERVER_NAME, "a server name such as example.org")]
 UserId = Annotated[str, matches(_USER_ID, "a user id such as @you:example.org")]
 Person = Annotated[
