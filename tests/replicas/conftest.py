@@ -1,6 +1,7 @@
 """Two replicas that tests share; each test has an agent of its own."""
 
 import contextlib
+import os
 import secrets
 from collections.abc import AsyncGenerator
 
@@ -13,6 +14,8 @@ from tests.postgres import PostgresServer
 from tests.replicas.twins import One, Twins, keeper_socket
 from tests.servers import Homeserver, LettaServer, free_port
 from tests.stub_model import StubModel
+
+COUNT = int(os.environ.get("REPLICA_COUNT", "2"))
 
 pytest.register_assert_rewrite("tests.crash.checks")
 
@@ -38,7 +41,7 @@ async def pair(
     twins = Twins(directory, *servers, runtime, stub_model, Nursery())
     twins.postgres, twins.database = postgres, postgres.migrated()
     async with contextlib.AsyncExitStack() as stack:
-        for name in ("one", "two"):
+        for name in ("one", "two", "three")[:COUNT]:
             (folder := directory / name).mkdir(mode=0o700)
             way = Balancer(free_port(), [("127.0.0.1", postgres.port)])
             twins.members.append(One(folder, http, await stack.enter_async_context(way)))
