@@ -10,10 +10,12 @@ import pytest
 from tests.balancer import Balancer
 from tests.crash.nursery import Nursery
 from tests.crash.person import Person
-from tests.postgres import PostgresServer
+from tests.postgres import PASSWORD, PostgresServer
 from tests.replicas.twins import One, Twins, keeper_socket
 from tests.servers import Homeserver, LettaServer, free_port
 from tests.stub_model import StubModel
+
+from letta_matrix.store.database import database_url
 
 COUNT = int(os.environ.get("REPLICA_COUNT", "2"))
 
@@ -39,7 +41,8 @@ async def pair(
     }
     servers = homeserver, app_server, stub_model, person, http
     twins = Twins(directory, *servers, runtime, stub_model, Nursery())
-    twins.postgres, twins.database = postgres, postgres.migrated()
+    twins.postgres, name = postgres, postgres.migrated()
+    twins.database = database_url(postgres.url(name), directory, PASSWORD)
     async with contextlib.AsyncExitStack() as stack:
         for name in ("one", "two", "three")[:COUNT]:
             (folder := directory / name).mkdir(mode=0o700)
@@ -48,12 +51,12 @@ async def pair(
         ports = [("127.0.0.1", one.ports["appservice"]) for one in twins.members]
         await stack.enter_async_context(Balancer(homeserver.appservice_port, ports))
         for one in twins.members:
-            one.write_config(twins.common(), twins.database, "bridge")
+            one.write_config(twins.common(), name, "bridge")
         yield twins
         await twins.stop()
         await twins.delete_agents()
         await twins.keeper.end(5)
-    postgres.drop(twins.database)
+    postgres.drop(name)
 
 
 @pytest.fixture

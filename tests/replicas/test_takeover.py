@@ -5,6 +5,7 @@ import signal
 
 from tests.crash.checks import Words, assert_goes_on, growth
 from tests.replicas.twins import Twins
+from tests.waiting import eventually
 
 
 async def test_killed_in_mid_answer(twins: Twins) -> None:
@@ -59,14 +60,18 @@ async def test_told_to_end_in_mid_answer(twins: Twins) -> None:
 
 
 async def test_the_database_stands_still_for_all_in_mid_answer(twins: Twins) -> None:
-    words, postgres = Words.held(), twins.postgres
+    words, postgres, active = Words.held(), twins.postgres, await twins.active()
     assert postgres is not None
+
+    async def is_unsure() -> bool:
+        return (await active.health()).get("ready") is False
+
     room = await twins.new_room()
     event_id = await twins.say(room, words.text)
     await growth(twins, room, words)
     postgres.stand_still()
     try:
-        await asyncio.sleep(5)  # longer than a lease
+        await eventually(is_unsure, what="its lease is over")
     finally:
         postgres.go_on()
     await twins.settled_states()

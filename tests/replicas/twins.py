@@ -1,7 +1,6 @@
 """Replicas of one bridge: processes on one PostgreSQL, behind one proxy."""
 
 import asyncio
-import json
 import os
 import signal
 import subprocess
@@ -108,7 +107,6 @@ class Twins(Bridges):
 
     members: list[One] = field(default_factory=list[One])
     postgres: PostgresServer | None = None
-    database: str = ""
     _token: str = ""
 
     def common(self) -> dict[str, Any]:
@@ -127,12 +125,6 @@ class Twins(Bridges):
             "permissions": {self.person.user_id: "admin"},
             "logging": {"level": "debug"},
         }
-
-    def rows(self, query: str, *values: object) -> list[Any]:
-        assert self.postgres is not None
-        with self.postgres.admin(self.database) as connection:
-            found = connection.execute(query.replace("?", "%s").encode(), values).fetchall()
-        return [tuple(map(_as_in_sqlite, row)) for row in found]
 
     async def admin_token(self) -> str:
         """A token for everything, made at the first time by the command for that."""
@@ -196,10 +188,6 @@ class Twins(Bridges):
 
     def log(self) -> str:
         return "\n".join(one.log()[-1500:] for one in self.members)
-
-
-def _as_in_sqlite(value: object) -> object:
-    return json.dumps(value) if isinstance(value, dict | list) else value
 
 
 def keeper_socket(directory: Path) -> str:

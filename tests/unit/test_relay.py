@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 from tests.servers import free_port
+from tests.waiting import within
 
 from letta_matrix.app.relay import Address, Relay
 
@@ -50,8 +51,7 @@ class Stage:
         reader, writer = await self.open()
         writer.write(line)
         writer.write_eof()
-        async with asyncio.timeout(20):
-            answer = await reader.read()
+        answer = await within(reader.read())
         writer.close()
         return answer
 
@@ -69,10 +69,9 @@ async def stage() -> AsyncGenerator[Stage]:
 
 async def test_bytes_go_both_ways_as_they_come(stage: Stage) -> None:
     reader, writer = await stage.open()
-    async with asyncio.timeout(20):
-        for word in (b"get /chat http/1.1\r\n", b"more", b"\x00\xff"):
-            writer.write(word)
-            assert await reader.readexactly(len(word)) == word.upper()
+    for word in (b"get /chat http/1.1\r\n", b"more", b"\x00\xff"):
+        writer.write(word)
+        assert await within(reader.readexactly(len(word))) == word.upper()
     writer.close()
 
 
@@ -104,10 +103,9 @@ async def test_where_who_acts_is_gone_one_is_to_come_again(stage: Stage) -> None
 async def test_what_led_to_the_one_before_ends_when_it_is_cut(stage: Stage) -> None:
     reader, writer = await stage.open()
     writer.write(b"get /events http/1.1\r\n")
-    async with asyncio.timeout(20):
-        await reader.readexactly(5)
-        await stage.relay.cut()
-        await reader.read()
+    await within(reader.readexactly(5))
+    await stage.relay.cut()
+    await within(reader.read())
     writer.close()
     assert await stage.said(b"x\r\n") == b"X\r\n"
 
