@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from structlog.testing import capture_logs
@@ -28,7 +29,7 @@ from letta_matrix.runtimes.keeper.line import BEAT, SILENCE
 from letta_matrix.runtimes.keeper.places import KeeperFault
 from letta_matrix.runtimes.keeper.remote import RemoteKeeper
 from letta_matrix.runtimes.keeper.secret import nonce, proof
-from letta_matrix.runtimes.keeper.server import Keeper, Target
+from letta_matrix.runtimes.keeper.server import Guest, Keeper, Target
 from letta_matrix.runtimes.keeper.wire import Frame
 from letta_matrix.stack.certificate import self_signed
 
@@ -83,9 +84,8 @@ async def opened(keeper: Keeper, upstream: FakeAppServer) -> AsyncGenerator[int]
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setblocking(False)
         door = RemoteDoor(keeper, TOKEN, Target(upstream.url, upstream.token))
-        listener = door.listen([listening])
-        yield listener.port
-        listener.close()
+        yield door.listen([listening])
+        await door.close()
 
 
 async def test_frames_pass_both_ways(port: int, upstream: FakeAppServer) -> None:
@@ -167,6 +167,30 @@ async def test_what_a_sleeper_had_sent_is_not_done(
         assert new.link.up
         await within(ended(reader))
     writer.close()
+
+
+async def test_what_had_come_already_is_not_done_either(
+    keeper: Keeper, upstream: FakeAppServer
+) -> None:
+    """It lies in the keeper's memory at the moment of the takeover, unread."""
+    target = Target(upstream.url, upstream.token)
+    await eventually(lambda: keeper.status()["up"])
+    readers = [asyncio.StreamReader() for _ in range(2)]
+    guests = [
+        Guest({"epoch": epoch}, reader, MagicMock(asyncio.StreamWriter))
+        for epoch, reader in enumerate(readers)
+    ]
+    tasks = [asyncio.create_task(keeper.attend(guests[0], target))]
+    await settled(tasks[0])
+    tasks.append(asyncio.create_task(keeper.attend(guests[1], target)))
+    generation = keeper.generation
+    readers[0].feed_data(wire.pack_send(generation, b'{"late":1}', everywhere=False))
+    await within(tasks[0])
+    readers[1].feed_data(wire.pack_send(generation, b'{"fresh":1}', everywhere=False))
+    assert await upstream.heard(1) == ['{"fresh":1}']
+    readers[1].feed_eof()
+    with pytest.raises(asyncio.IncompleteReadError):
+        await within(tasks[1])
 
 
 async def test_whoever_reads_nothing_is_cut_off_too(
@@ -372,9 +396,10 @@ async def test_nobody_there_is_told_and_tried_again(
         with socket.create_server(("127.0.0.1", port)) as listening:
             listening.setblocking(False)
             target = Target(upstream.url, upstream.token)
-            listener = RemoteDoor(keeper, TOKEN, target).listen([listening])
+            door = RemoteDoor(keeper, TOKEN, target)
+            door.listen([listening])
             await clock.until(lambda: bridge.link.up)
-            listener.close()
+            await door.close()
 
 
 async def test_a_look_throws_nobody_out(port: int) -> None:

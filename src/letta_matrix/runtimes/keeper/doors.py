@@ -12,6 +12,7 @@ import structlog
 
 from letta_matrix.common.connections.admission import Accepted, Connections
 from letta_matrix.common.connections.listener import Listener
+from letta_matrix.common.tasks import Tasks
 from letta_matrix.runtimes.keeper import wire
 from letta_matrix.runtimes.keeper.line import Line
 from letta_matrix.runtimes.keeper.secret import nonce, proof, same
@@ -88,13 +89,25 @@ class RemoteDoor:
         self._token = token
         self._target = target
         self.strangers = Connections(STRANGERS)
+        self._listeners: list[Listener] = []
+        self._visits = Tasks()
 
-    def listen(self, sockets: Sequence[socket.socket]) -> Listener:
-        """Let them come, from now on."""
-        return Listener(sockets, self._visitor, self.strangers)
+    def listen(self, sockets: Sequence[socket.socket]) -> int:
+        """Let them come, from now on; the port."""
+        self._listeners.append(Listener(sockets, self._visitor, self.strangers))
+        return self._listeners[-1].port
+
+    async def close(self) -> None:
+        """Let nobody come any more, and hang up on whoever is there."""
+        for listener in self._listeners:
+            listener.close()
+        await self._visits.cancel()
 
     def _visitor(self) -> _Visitor:
-        return _Visitor(asyncio.StreamReader(), self._serve)
+        return _Visitor(asyncio.StreamReader(), self._arrived)
+
+    def _arrived(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._visits.start(self._serve(reader, writer))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         visitor, ours = cast("_Visitor", writer.transport.get_protocol()), nonce()
