@@ -32,13 +32,17 @@ class KeeperBeside:
 
 @asynccontextmanager
 async def keeper_beside(url: str, directory: Path) -> AsyncGenerator[KeeperBeside]:
-    """`letta-matrix keeper --listen` for the App Server at `url`, ready."""
+    """`letta-matrix keeper --listen` for the App Server at `url`, ready. It ends without a fault,
+    and its log tells nobody its token."""
     token_file, port = directory / "keeper.token", free_port()
     write_private(token_file, secrets.token_hex(32))
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "letta_matrix", "keeper", "--listen", f"127.0.0.1:{port}"),
-        *("--token-file", str(token_file), "--app-server", url),
-    )
+    log = directory / "keeper.log"
+    with log.open("wb") as written:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "letta_matrix", "keeper", "--listen", f"127.0.0.1:{port}"),
+            *("--token-file", str(token_file), "--app-server", url),
+            stderr=written,
+        )
     place = RemoteKeeper(Place("127.0.0.1", port), token_file.read_text)
 
     async def reaches() -> bool:
@@ -52,4 +56,6 @@ async def keeper_beside(url: str, directory: Path) -> AsyncGenerator[KeeperBesid
     finally:
         with suppress(ProcessLookupError):
             process.terminate()
-        await process.wait()
+        code = await process.wait()
+    said = log.read_text()
+    assert (code, "Traceback" in said, token_file.read_text() in said) == (0, False, False), said

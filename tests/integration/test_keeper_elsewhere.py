@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,9 @@ from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server import AppServer
 from letta_matrix.runtimes.app_server.keepers import remote_keeper
 from letta_matrix.runtimes.protocol import ApprovalRequested, TurnFinished, TurnRequest
+from letta_matrix.runtimes.tools import ToolCall, ToolHandler, ToolResult, ToolSpec
+
+NOTE = ToolSpec("matrix_note", "Takes a note.", {"type": "object"})
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +65,14 @@ class Former:
 
 @asynccontextmanager
 async def former(
-    beside: KeeperBeside, request: TurnRequest, state: Path, epoch: int, port: int = 0
+    beside: KeeperBeside,
+    request: TurnRequest,
+    state: Path,
+    epoch: int,
+    port: int = 0,
+    **more: str,
 ) -> AsyncGenerator[Former]:
-    options = {key: str(getattr(request, key)) for key in CLIENT_KEYS}
+    options = {key: str(getattr(request, key)) for key in CLIENT_KEYS} | more
     options |= {**beside.settings(port), "epoch": str(epoch), "state": str(state)}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, *CLIENT, json.dumps(options)),
@@ -76,16 +84,21 @@ async def former(
     try:
         yield Former(process, state)
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            process.kill()
         await process.wait()
 
 
 @asynccontextmanager
-async def successor(beside: KeeperBeside, bench: Bench, epoch: int) -> AsyncGenerator[Bench]:
+async def successor(
+    beside: KeeperBeside, bench: Bench, epoch: int, tools: ToolHandler | None = None
+) -> AsyncGenerator[Bench]:
     """The bench's adapter is that of another machine now."""
     await bench.runtime.close()
     settings = AppServerRuntime.model_validate(beside.settings())
     bench.runtime = AppServer(settings, remote_keeper(settings), epoch)
+    if tools is not None:
+        bench.runtime.offer_tools([NOTE], tools)
     await bench.runtime.start()
     await connected(bench.runtime)
     yield bench
@@ -136,3 +149,22 @@ async def test_one_that_is_cut_off_by_the_network_is_followed(
     assert text_of(events).split() == [f"word{number}" for number in range(1, 10)]
     assert len(words) < 9
     assert stub_model.count(request.text) == 1
+
+
+async def test_a_call_that_the_former_had_is_answered(
+    bench: Bench, beside: KeeperBeside, tmp_path: Path
+) -> None:
+    calls = list[str]()
+
+    async def answer(call: ToolCall) -> ToolResult:
+        calls.append(call.call_id)
+        return ToolResult("noted")
+
+    request = bench.request('tool:matrix_note:{"text": "tea"}')
+    async with former(beside, request, tmp_path / "state", 5, tool="matrix_note") as killed:
+        asked = (await killed.line())["call"]
+        killed.send_signal(signal.SIGKILL)
+        async with successor(beside, bench, 6, answer):
+            events = await within(bench.turn(request, json.loads(killed.state.read_text())))
+    assert text_of(events) == "tool said: noted"
+    assert calls == [asked]

@@ -44,9 +44,8 @@ async def upstream() -> AsyncGenerator[FakeAppServer]:
 async def port(door: RemoteDoor) -> AsyncGenerator[int]:
     with socket.create_server(("127.0.0.1", 0), backlog=1_000) as listening:
         listening.setblocking(False)
-        listener = door.listen([listening])
-        yield listener.port
-        listener.close()
+        yield door.listen([listening])
+        await door.close()
 
 
 @pytest.fixture

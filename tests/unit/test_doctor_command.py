@@ -149,7 +149,8 @@ async def test_a_keeper_elsewhere_is_asked_what_it_reaches(
         target = Target(server.url)
         keeper = Keeper(1_000, lambda _: None, ended.set)
         await keeper.aim(target)
-        listener = RemoteDoor(keeper, "x" * 40, target).listen(bound("127.0.0.1", port))
+        door = RemoteDoor(keeper, "x" * 40, target)
+        door.listen(bound("127.0.0.1", port))
         await eventually(lambda: keeper.status()["up"])
         await said(Mark.OK, "answers, and knows our token", "is there; tools ask: strict")
         (tmp_path / "token").write_text("y" * 40)
@@ -164,7 +165,7 @@ async def test_a_keeper_elsewhere_is_asked_what_it_reaches(
     await eventually(lambda: not keeper.status()["up"])
     found = (await looked())["runtime local"]
     assert "does not reach its App Server" in found.says
-    listener.close()
+    await door.close()
     await keeper.close()
 
 

@@ -312,6 +312,22 @@ async def test_a_keeper_ends_when_it_was_long_without_a_bridge(
     await eventually(keeper.done)
 
 
+async def test_it_ends_with_a_bridge_attached(
+    tmp_path: Path, upstream: FakeAppServer, clock: Clock
+) -> None:
+    clock.stop()
+    before, ended = asyncio.all_tasks(), asyncio.Event()
+    keeper = asyncio.create_task(keep(tmp_path / "k.sock", 600, 100, ended))
+    await eventually((tmp_path / "k.sock").exists)
+    async with attached(tmp_path / "k.sock", upstream) as bridge:
+        ended.set()
+        await within(keeper)
+        # What is left at the end of a process is told in its log, as a fault with a stack.
+        left = {repr(one.get_coro()) for one in asyncio.all_tasks() - before}
+        assert not [one for one in left if "Door" in one]
+        await eventually(lambda: not bridge.link.up)
+
+
 async def test_its_log_stays_small(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from structlog.testing import capture_logs
@@ -28,7 +29,7 @@ from letta_matrix.runtimes.keeper.line import BEAT, SILENCE
 from letta_matrix.runtimes.keeper.places import KeeperFault
 from letta_matrix.runtimes.keeper.remote import RemoteKeeper
 from letta_matrix.runtimes.keeper.secret import nonce, proof
-from letta_matrix.runtimes.keeper.server import Keeper, Target
+from letta_matrix.runtimes.keeper.server import Guest, Keeper, Target
 from letta_matrix.runtimes.keeper.wire import Frame
 from letta_matrix.stack.certificate import self_signed
 
@@ -83,9 +84,8 @@ async def opened(keeper: Keeper, upstream: FakeAppServer) -> AsyncGenerator[int]
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setblocking(False)
         door = RemoteDoor(keeper, TOKEN, Target(upstream.url, upstream.token))
-        listener = door.listen([listening])
-        yield listener.port
-        listener.close()
+        yield door.listen([listening])
+        await door.close()
 
 
 async def test_frames_pass_both_ways(port: int, upstream: FakeAppServer) -> None:
@@ -169,10 +169,36 @@ async def test_what_a_sleeper_had_sent_is_not_done(
     writer.close()
 
 
-async def test_whoever_reads_nothing_is_cut_off_too(
-    port: int, keeper: Keeper, upstream: FakeAppServer
+async def test_what_had_come_already_is_not_done_either(
+    keeper: Keeper, upstream: FakeAppServer
 ) -> None:
-    """As one that is stopped: what waits to be sent to it is not waited for."""
+    """It lies in the keeper's memory at the moment of the takeover, unread."""
+    target = Target(upstream.url, upstream.token)
+    await eventually(lambda: keeper.status()["up"])
+    readers = [asyncio.StreamReader() for _ in range(2)]
+    guests = [
+        Guest({"epoch": epoch}, reader, MagicMock(asyncio.StreamWriter))
+        for epoch, reader in enumerate(readers)
+    ]
+    tasks = [asyncio.create_task(keeper.attend(guests[0], target))]
+    await settled(tasks[0])
+    tasks.append(asyncio.create_task(keeper.attend(guests[1], target)))
+    generation = keeper.generation
+    readers[0].feed_data(wire.pack_send(generation, b'{"late":1}', everywhere=False))
+    await within(tasks[0])
+    readers[1].feed_data(wire.pack_send(generation, b'{"fresh":1}', everywhere=False))
+    assert await upstream.heard(1) == ['{"fresh":1}']
+    readers[1].feed_eof()
+    with pytest.raises(asyncio.IncompleteReadError):
+        await within(tasks[1])
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+async def test_whoever_reads_nothing_is_cut_off_too(
+    port: int, keeper: Keeper, upstream: FakeAppServer, epoch: int, clock: Clock
+) -> None:
+    """As one that is stopped: what waits to be sent to it is not waited for, or not for long where
+    the next one is of the same epoch."""
     _, stopped = await introduced(port, {"type": "attach", "epoch": 1})
     await eventually(lambda: keeper.epoch == 1)
     stopped.transport.pause_reading()  # type: ignore[attr-defined]
@@ -180,10 +206,13 @@ async def test_whoever_reads_nothing_is_cut_off_too(
     for _ in range(40):
         await upstream.say('{"x":"' + "y" * 500_000 + '"}')
     await eventually(lambda: bridge.transport.get_write_buffer_size() > 0)
-    async with attached(port, 2) as new:
+    async with attached(port, epoch) as new:
         await eventually(lambda: new.link.up)
-        await eventually(lambda: bridge.transport.get_write_buffer_size() == 0)
         assert bridge.is_closing()
+        if epoch == 1:
+            await clock.until(lambda: not bridge.transport.get_write_buffer_size(), BEAT / 4)
+        assert not bridge.transport.get_write_buffer_size()
+        assert new.link.up
     stopped.transport.abort()
 
 
@@ -372,9 +401,10 @@ async def test_nobody_there_is_told_and_tried_again(
         with socket.create_server(("127.0.0.1", port)) as listening:
             listening.setblocking(False)
             target = Target(upstream.url, upstream.token)
-            listener = RemoteDoor(keeper, TOKEN, target).listen([listening])
+            door = RemoteDoor(keeper, TOKEN, target)
+            door.listen([listening])
             await clock.until(lambda: bridge.link.up)
-            listener.close()
+            await door.close()
 
 
 async def test_a_look_throws_nobody_out(port: int) -> None:

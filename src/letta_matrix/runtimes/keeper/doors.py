@@ -12,6 +12,7 @@ import structlog
 
 from letta_matrix.common.connections.admission import Accepted, Connections
 from letta_matrix.common.connections.listener import Listener
+from letta_matrix.common.tasks import Tasks
 from letta_matrix.runtimes.keeper import wire
 from letta_matrix.runtimes.keeper.line import Line
 from letta_matrix.runtimes.keeper.secret import nonce, proof, same
@@ -31,16 +32,34 @@ _GONE = (asyncio.IncompleteReadError, OSError, ValueError, KeyError, TypeError)
 log = structlog.get_logger()
 
 
-class LocalDoor:
+class _Door:
+    def __init__(self) -> None:
+        self._visits = Tasks()
+
+    def arrived(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Speak with somebody who has connected, until the door is closed."""
+        self._visits.start(self.serve(reader, writer))
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Speak with one bridge until it goes away or another takes its place."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Hang up on whoever is there."""
+        await self._visits.cancel()
+
+
+class LocalDoor(_Door):
     """Lets in who knows the `secret` that lies beside the socket. They say where their App Server
     is, and may end the keeper."""
 
     def __init__(self, keeper: Keeper, secret: str) -> None:
+        super().__init__()
         self._keeper = keeper
         self._secret = secret
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Speak with one bridge until it goes away or another takes its place."""
+        """See `_Door.serve`."""
         try:
             async with asyncio.timeout(SILENCE):
                 message = await _greeting(reader)
@@ -79,24 +98,34 @@ class _Visitor(Accepted, Line):
             Line.pause_writing(self)
 
 
-class RemoteDoor:
+class RemoteDoor(_Door):
     """Lets in who proves to know the `token`. Whoever that is gets the one App Server, `target`,
     and nothing else of this machine."""
 
     def __init__(self, keeper: Keeper, token: str, target: Target) -> None:
+        super().__init__()
         self._keeper = keeper
         self._token = token
         self._target = target
         self.strangers = Connections(STRANGERS)
+        self._listeners: list[Listener] = []
 
-    def listen(self, sockets: Sequence[socket.socket]) -> Listener:
-        """Let them come, from now on."""
-        return Listener(sockets, self._visitor, self.strangers)
+    def listen(self, sockets: Sequence[socket.socket]) -> int:
+        """Let them come, from now on; the port."""
+        self._listeners.append(Listener(sockets, self._visitor, self.strangers))
+        return self._listeners[-1].port
+
+    async def close(self) -> None:
+        """Let nobody come any more, and hang up on whoever is there."""
+        for listener in self._listeners:
+            listener.close()
+        await super().close()
 
     def _visitor(self) -> _Visitor:
-        return _Visitor(asyncio.StreamReader(), self._serve)
+        return _Visitor(asyncio.StreamReader(), self.arrived)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """See `_Door.serve`."""
         visitor, ours = cast("_Visitor", writer.transport.get_protocol()), nonce()
         writer.write(wire.pack_control({"type": "hello", "nonce": ours, **wire.versions()}))
         try:

@@ -42,11 +42,14 @@ class Line(asyncio.StreamReaderProtocol):
     def _beat(self) -> None:
         if self._carrier is None:
             return
-        # Who has not read what came cannot have heard more.
-        if self._carrier.is_reading() and clock.now() - self._heard_at > SILENCE:
+        closing = self._carrier.is_closing()
+        # Who has not read what came cannot have heard more; one that is to be closed, and waits
+        # for somebody to take the rest, has heard enough.
+        listens = closing or self._carrier.is_reading()
+        if listens and clock.now() - self._heard_at > SILENCE:
             self._carrier.abort()
             return
-        if not self._carrier.is_closing():
+        if not closing:
             self._carrier.write(_BEAT)
         self.watch()
 

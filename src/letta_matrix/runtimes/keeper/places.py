@@ -66,9 +66,10 @@ def refusal(name: str, told: Json) -> KeeperFault:
                 final=True,
             )
         case "epoch":
+            latest = printable(str(told.get("epoch"))[:20])
             return KeeperFault(
                 f"{name} serves a replica that has taken over from this one (its epoch is "
-                f"{printable(str(told.get('epoch'))[:20])})",
+                f"{latest}); if there is none, start the keeper again",
                 final=True,
             )
         case _:

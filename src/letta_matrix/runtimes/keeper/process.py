@@ -80,7 +80,7 @@ async def keep(socket: Path, idle: float, buffer: int, ended: asyncio.Event) -> 
     """Serve the socket until `ended` is set; `idle` seconds without a bridge set it too."""
     keeper = Keeper(buffer, IdleEnd(idle, ended).changed, ended.set)
     door = LocalDoor(keeper, secret_at(socket))
-    server = await asyncio.start_unix_server(door.serve, socket)
+    server = await asyncio.start_unix_server(door.arrived, socket)
     # Its own, since nobody else lives as long.
     written = socket.with_name(socket.name + ".log")
     log = asyncio.create_task(keep_small(written, _complain))
@@ -89,6 +89,7 @@ async def keep(socket: Path, idle: float, buffer: int, ended: asyncio.Event) -> 
     finally:
         log.cancel()
         server.close()
+        await door.close()
         await keeper.close()
 
 

@@ -90,11 +90,12 @@ async def _serve(
     ended = ended_by_signal()
     keeper = Keeper(options.buffer, IdleEnd(options.idle, ended).changed, ended.set)
     await keeper.aim(target)
-    listener = RemoteDoor(keeper, token, target).listen(sockets)
+    door = RemoteDoor(keeper, token, target)
+    door.listen(sockets)
     try:
         await ended.wait()
     finally:
-        listener.close()
+        await door.close()
         await keeper.close()
 
 
