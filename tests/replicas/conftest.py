@@ -44,8 +44,8 @@ async def pair(
     twins.postgres, name = postgres, postgres.migrated()
     twins.database = database_url(postgres.url(name), directory, PASSWORD)
     async with contextlib.AsyncExitStack() as stack:
-        for name in ("one", "two", "three")[:COUNT]:
-            (folder := directory / name).mkdir(mode=0o700)
+        for called in ("one", "two", "three")[:COUNT]:
+            (folder := directory / called).mkdir(mode=0o700)
             way = Balancer(free_port(), [("127.0.0.1", postgres.port)])
             twins.members.append(One(folder, http, await stack.enter_async_context(way)))
         ports = [("127.0.0.1", one.ports["appservice"]) for one in twins.members]
