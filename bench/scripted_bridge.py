@@ -77,8 +77,8 @@ def _tool(request: TurnRequest, seconds: float) -> Steps:
     yield _DONE
 
 
-def _make_runtime(settings: Runtime, config: Config) -> AgentRuntime:
-    del config
+def _make_runtime(settings: Runtime, config: Config, epoch: int = 0) -> AgentRuntime:
+    del config, epoch
     assert isinstance(settings, MemoryRuntime)
     runtime = memory.MemoryRuntime(settings.name, script=perform)
     for number in range(1, settings.agents + 1):

@@ -95,6 +95,7 @@ class Stage:
             self.approvals,
             self.toolbox_for(config),
             self.vitals,
+            lambda: [],
             lambda agent_id: "its room is gone" if agent_id == "agent-2" else "",
             lambda place: sum(turn.place == place for turn in self.running),
             Roster(self.homeserver),

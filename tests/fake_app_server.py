@@ -13,6 +13,8 @@ from tests.waiting import eventually
 
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server import AppServer
+from letta_matrix.runtimes.app_server.keepers import local_keeper
+from letta_matrix.runtimes.keeper.doors import LocalDoor
 from letta_matrix.runtimes.keeper.secret import secret_at
 from letta_matrix.runtimes.keeper.server import Keeper
 
@@ -94,9 +96,10 @@ async def adapter_at(
 ) -> AsyncGenerator[AppServer]:
     """An adapter with a keeper in this process, which calls `ended` when it is told to end; not
     started yet."""
-    keeper = Keeper(100_000, lambda _: None, ended, secret_at(socket))
-    server = await asyncio.start_unix_server(keeper.serve, socket)
-    adapter = AppServer(AppServerRuntime.model_validate({"url": upstream.url}), socket)
+    keeper = Keeper(100_000, lambda _: None, ended)
+    server = await asyncio.start_unix_server(LocalDoor(keeper, secret_at(socket)).serve, socket)
+    settings = AppServerRuntime.model_validate({"url": upstream.url})
+    adapter = AppServer(settings, local_keeper(settings, socket))
     try:
         yield adapter
     finally:

@@ -21,6 +21,7 @@ from tests.waiting import deadline, eventually
 from letta_matrix.common.json_fields import as_list
 from letta_matrix.config import AppServerRuntime, LettaApiRuntime, OpenAICompatibleRuntime
 from letta_matrix.runtimes.app_server import AppServer
+from letta_matrix.runtimes.app_server.keepers import local_keeper
 from letta_matrix.runtimes.faults import RuntimeUnavailable
 from letta_matrix.runtimes.letta_api import LettaApi
 from letta_matrix.runtimes.memory import Answer, MemoryRuntime
@@ -184,9 +185,8 @@ class AppServerPlace(_StubPlace):
 
     def adapter(self) -> AgentRuntime:
         url = f"ws://127.0.0.1:{self._relay.port}"
-        return AppServer(
-            AppServerRuntime.model_validate({"url": url, "speech_interval": 0.01}), self._socket
-        )
+        settings = AppServerRuntime.model_validate({"url": url, "speech_interval": 0.01})
+        return AppServer(settings, local_keeper(settings, self._socket))
 
     def is_silent(self, runtime: AgentRuntime) -> bool:
         return not vars(vars(runtime)["_connection"])["_asked"]

@@ -1,16 +1,21 @@
 """A network between an adapter and its server that a test can cut."""
 
 import asyncio
+import ssl
 from dataclasses import dataclass, field
 from typing import Self
 
 
 @dataclass
 class Relay:
-    """Forwards TCP connections of loopback to `target`; `down` refuses and breaks them."""
+    """Forwards TCP connections of loopback to `target`; `down` refuses and breaks them, `part`
+    keeps what comes on them, and whoever is at their ends hears nothing of it. With `tls` it is a
+    proxy that speaks that."""
 
     target: int
     port: int = 0
+    tls: ssl.SSLContext | None = None
+    _passes: asyncio.Event = field(default_factory=asyncio.Event)
     _server: asyncio.Server | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set["asyncio.Task[None]"])
 
@@ -23,8 +28,19 @@ class Relay:
 
     async def up(self) -> None:
         """Take connections, always at the same port."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(
+            self._accept, "127.0.0.1", self.port, ssl=self.tls
+        )
         self.port = int(self._server.sockets[0].getsockname()[1])
+        self._passes.set()
+
+    def part(self) -> None:
+        """As if a cable were cut."""
+        self._passes.clear()
+
+    def join(self) -> None:
+        """As if it were mended: what was kept goes on."""
+        self._passes.set()
 
     async def down(self) -> None:
         """As if the server were gone."""
@@ -47,8 +63,8 @@ class Relay:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, away = await asyncio.open_connection("127.0.0.1", self.target)
         ways = [
-            asyncio.create_task(_copy(reader, away)),
-            asyncio.create_task(_copy(there, writer)),
+            asyncio.create_task(self._copy(reader, away)),
+            asyncio.create_task(self._copy(there, writer)),
         ]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -58,8 +74,8 @@ class Relay:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
 
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            await self._passes.wait()
+            writer.write(data)
+            await writer.drain()

@@ -15,6 +15,7 @@ from tests.servers import Homeserver, LettaServer, keeper_in
 
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server import AppServer
+from letta_matrix.runtimes.app_server.keepers import local_keeper
 from letta_matrix.runtimes.memory import MemoryRuntime, Script
 from letta_matrix.runtimes.protocol import Capabilities
 
@@ -31,10 +32,8 @@ def keeper_socket(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path]:
 @pytest.fixture
 async def bench(app_server: LettaServer, keeper_socket: Path) -> AsyncGenerator[Bench]:
     """A connected adapter with an agent and a conversation of its own."""
-    runtime = AppServer(
-        AppServerRuntime.model_validate({"url": app_server.url, "speech_interval": 0.01}),
-        keeper_socket,
-    )
+    settings = AppServerRuntime.model_validate({"url": app_server.url, "speech_interval": 0.01})
+    runtime = AppServer(settings, local_keeper(settings, keeper_socket))
     await runtime.start()
     await connected(runtime)
     agent = await runtime.create_agent(f"Ada {secrets.token_hex(3)}", model=MODEL)

@@ -20,6 +20,7 @@ from tests.stub_model import MODEL_ID, ModelRequest, StubModel, message_text
 
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server import AppServer
+from letta_matrix.runtimes.app_server.keepers import local_keeper
 from letta_matrix.runtimes.protocol import AgentInfo
 from letta_matrix.stack.keeper import KeeperProcess
 from letta_matrix.stack.supervisor import Command
@@ -92,7 +93,8 @@ class LettaWorld:
         """Another client of the App Server, which knows nothing of Matrix."""
         settings = AppServerRuntime.model_validate({"url": self.letta.url})
         socket = self.directory / "never.sock"
-        return Client(Bench(AppServer(settings, socket), self.letta.url, socket, agent_id, ""))
+        runtime = AppServer(settings, local_keeper(settings, socket))
+        return Client(Bench(runtime, self.letta.url, socket, agent_id, ""))
 
     def asked(self, text: str) -> list[ModelRequest]:
         """The model's requests with `text` in the last thing it was told, tool rounds too."""

@@ -21,6 +21,7 @@ from tests.waiting import Clock, deadline, eventually
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server import AppServer
 from letta_matrix.runtimes.app_server.connection import Connection
+from letta_matrix.runtimes.app_server.keepers import local_keeper
 from letta_matrix.runtimes.faults import RuntimeUnavailable
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
@@ -137,9 +138,8 @@ class Bench:
     ) -> AppServer:
         """A new adapter on the same keeper in place of the bench's, as after a restart."""
         await self.runtime.close()
-        self.runtime = AppServer(
-            AppServerRuntime.model_validate({"url": self.url, "speech_interval": 0.01}), self.socket
-        )
+        settings = AppServerRuntime.model_validate({"url": self.url, "speech_interval": 0.01})
+        self.runtime = AppServer(settings, local_keeper(settings, self.socket))
         if offer is not None:
             self.runtime.offer_tools(*offer)
         await self.runtime.start()
@@ -148,9 +148,9 @@ class Bench:
 
     async def replace_keeper(self) -> None:
         """SIGKILL it; the adapter starts another one."""
-        epoch = self.connection.link.epoch
+        life = self.connection.link.life
         os.kill(self.keeper_pid(), signal.SIGKILL)
-        await eventually(lambda: self.connection.link.up and self.connection.link.epoch != epoch)
+        await eventually(lambda: self.connection.link.up and self.connection.link.life != life)
 
     def keeper_pid(self) -> int:
         return int(self.socket.with_name(self.socket.name + ".pid").read_text())

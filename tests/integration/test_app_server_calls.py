@@ -16,6 +16,7 @@ from tests.waiting import Clock, eventually, settled, within
 from letta_matrix.runtimes.app_server.feeds import Feed, Mark
 from letta_matrix.runtimes.app_server.frames import Scope
 from letta_matrix.runtimes.faults import RuntimeUnavailable
+from letta_matrix.runtimes.keeper.doors import LocalDoor
 from letta_matrix.runtimes.keeper.secret import secret_at
 from letta_matrix.runtimes.keeper.server import Keeper
 from letta_matrix.runtimes.keeper.upstream import Upstream
@@ -239,11 +240,11 @@ async def test_tools_on_a_remote_app_server_survive_one_connection(
     When the turn is followed again it may be `over`, or between two of its runs: the model is
     asked what to do after the first call, and has not answered.
     """
-    for module in ("keeper.server", "app_server.connection"):
-        monkeypatch.setattr(f"letta_matrix.runtimes.{module}.is_remote", bool)
+    monkeypatch.setattr("letta_matrix.runtimes.keeper.server.is_remote", bool)
     bench.socket = tmp_path / "two.sock"
-    keeper = Keeper(1_000_000, lambda _: None, lambda: None, secret_at(bench.socket))
-    server = await asyncio.start_unix_server(keeper.serve, bench.socket)
+    keeper = Keeper(1_000_000, lambda _: None, lambda: None)
+    door = LocalDoor(keeper, secret_at(bench.socket))
+    server = await asyncio.start_unix_server(door.serve, bench.socket)
     try:
         notes = Notes(held=TEA)
         await bench.restart(notes.offer())

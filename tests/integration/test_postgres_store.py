@@ -23,9 +23,10 @@ from letta_matrix.store.database import (
     HEAD,
     Database,
     StoreError,
-    StoreUnavailable,
     database_url,
 )
+from letta_matrix.store.faults import LeaseLost
+from letta_matrix.store.fence import Fence
 from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
 from letta_matrix.store.meta import Meta
 from letta_matrix.store.schema import meta, metadata, turns
@@ -201,39 +202,45 @@ async def test_no_error_has_what_people_wrote(database: Database) -> None:
     assert private not in str(caught_again.value)
 
 
-class Fence:
+class Gate(Fence):
     """Lets writes pass as long as it is open."""
 
     def __init__(self) -> None:
+        super().__init__(1, self._at_once)
         self.asked = 0
         self.is_open = True
 
-    def __call__(self, connection: Connection) -> None:
+    async def _at_once(self) -> None:
+        pass
+
+    def check(self, db: Connection) -> None:
         self.asked += 1
-        assert connection.in_transaction()
+        assert db.in_transaction()
         if not self.is_open:
-            raise StoreUnavailable("another replica is active", "nothing: this one stands by")
+            raise LeaseLost
 
 
-async def test_the_fence_is_asked_once_for_each_commit(database: Database) -> None:
-    database.fence = fence = Fence()
-    keys = Meta(database)
+async def test_the_fence_is_asked_once_for_each_commit(
+    database: Database, postgres_url: URL
+) -> None:
+    gate = Gate()
+    fenced = Database(postgres_url, gate)
+    keys = Meta(fenced)
     await asyncio.gather(*(keys.set(f"test {one}", "") for one in range(20)))
-    assert fence.asked <= 2
+    assert gate.asked <= 2
     assert await keys.get("test 19") == ""
-    fence.is_open = False
+    gate.is_open = False
     both = await asyncio.gather(
         keys.set("test a", ""), keys.set("test b", ""), return_exceptions=True
     )
-    assert [str(one) for one in both] == [
-        "another replica is active; nothing: this one stands by"
-    ] * 2
-    assert database.trouble is not None
-    assert await keys.get("test a") is None
-    fence.is_open = True
+    assert [type(one) for one in both] == [LeaseLost] * 2
+    assert fenced.trouble is not None
+    assert await Meta(database).get("test a") is None
+    gate.is_open = True
     await keys.set("test a", "again")
     assert await keys.get("test a") == "again"
-    assert database.trouble is None
+    assert fenced.trouble is None
+    await fenced.close()
 
 
 async def test_what_is_told_of_a_database_has_no_password(

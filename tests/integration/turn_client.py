@@ -4,6 +4,9 @@
 "conversation_id": .., "message_id": .., "text": .., "state": FILE}'` writes one JSON line per
 text delta to stdout and keeps the turn's state in FILE. With `"tool": NAME` it offers that tool
 and never answers a call; calls and approvals are a line each too.
+
+With `"keeper": "HOST:PORT"`, `"keeper_token_file"` and `"epoch"` the keeper is elsewhere. The first
+approval is allowed then when a line comes on stdin, and a line tells what came of that.
 """
 
 import asyncio
@@ -15,6 +18,8 @@ from tests.integration.runtime_bench import connected
 
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server import AppServer
+from letta_matrix.runtimes.app_server.keepers import local_keeper, remote_keeper
+from letta_matrix.runtimes.faults import RuntimeFault
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
     TextDelta,
@@ -26,9 +31,7 @@ from letta_matrix.runtimes.tools import ToolCall, ToolResult, ToolSpec
 
 
 async def run(options: dict[str, str]) -> None:
-    runtime = AppServer(
-        AppServerRuntime.model_validate({"url": options["url"]}), Path(options["socket"])
-    )
+    runtime = _runtime(options)
     if name := options.get("tool"):
         runtime.offer_tools([ToolSpec(name, "waits", {"type": "object"})], _wait)
     await runtime.start()
@@ -46,9 +49,30 @@ async def run(options: dict[str, str]) -> None:
             print(json.dumps({"text": event.text}), flush=True)
         elif isinstance(event, ApprovalRequested):
             print(json.dumps({"approval": event.approval_id}), flush=True)
+            if "keeper" in options:
+                await _answer(runtime, request, event.approval_id)
         elif isinstance(event, TurnFinished):
             print(json.dumps({"finished": event.stop_reason}), flush=True)
     await runtime.close()
+
+
+def _runtime(options: dict[str, str]) -> AppServer:
+    if "keeper" not in options:
+        settings = AppServerRuntime.model_validate({"url": options["url"]})
+        return AppServer(settings, local_keeper(settings, Path(options["socket"])))
+    named = {key: options[key] for key in ("keeper", "keeper_token_file")}
+    settings = AppServerRuntime.model_validate(named)
+    return AppServer(settings, remote_keeper(settings), int(options["epoch"]))
+
+
+async def _answer(runtime: AppServer, request: TurnRequest, approval_id: str) -> None:
+    await asyncio.to_thread(sys.stdin.readline)
+    try:
+        await runtime.answer_approval(request, approval_id, allow=True)
+    except RuntimeFault as fault:
+        print(json.dumps({"fault": str(fault)}), flush=True)
+        raise
+    print(json.dumps({"allowed": approval_id}), flush=True)
 
 
 async def _wait(call: ToolCall) -> ToolResult:

@@ -30,8 +30,10 @@ from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.matrix.route import Route
 from letta_matrix.matrix.watch import ServerState, look
 from letta_matrix.runtimes.keeper.client import KeeperClient
+from letta_matrix.runtimes.keeper.doors import LocalDoor
+from letta_matrix.runtimes.keeper.local import LocalKeeper
 from letta_matrix.runtimes.keeper.secret import secret_at
-from letta_matrix.runtimes.keeper.server import Keeper
+from letta_matrix.runtimes.keeper.server import Keeper, Target
 from letta_matrix.stack.bridge_config import write_bridge_files
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.held_ports import HeldPorts
@@ -95,8 +97,8 @@ async def test_the_bridge_tells_a_squatter_nothing(tmp_path: Path) -> None:
 @pytest.fixture
 async def keeper_socket(tmp_path: Path) -> AsyncGenerator[Path]:
     path = tmp_path / "k"
-    keeper = Keeper(1_000, lambda _: None, lambda: None, secret_at(path))
-    server = await asyncio.start_unix_server(keeper.serve, path)
+    keeper = Keeper(1_000, lambda _: None, lambda: None)
+    server = await asyncio.start_unix_server(LocalDoor(keeper, secret_at(path)).serve, path)
     yield path
     server.close()
     await keeper.close()
@@ -105,9 +107,8 @@ async def keeper_socket(tmp_path: Path) -> AsyncGenerator[Path]:
 async def test_the_keeper_tells_a_squatter_nothing(keeper_socket: Path, tmp_path: Path) -> None:
     port, pid_file = free_port(), tmp_path / "app-server.pid"
     url = f"ws://127.0.0.1:{port}/ws"
-    client = KeeperClient(
-        keeper_socket, url, "secret", lambda _: None, lambda _: None, pid_file=pid_file
-    )
+    place = LocalKeeper(keeper_socket, Target(url, "secret", str(pid_file)))
+    client = KeeperClient(place, lambda _: None, lambda _: None)
     async with squatting(port, tmp_path / "heard") as squatter:
         client.start()
         try:
@@ -123,14 +124,8 @@ async def test_the_keeper_tells_a_squatter_nothing(keeper_socket: Path, tmp_path
 async def test_the_keeper_knows_its_app_server(keeper_socket: Path, tmp_path: Path) -> None:
     note_process(tmp_path / "pid", os.getpid())
     async with FakeAppServer() as server:
-        client = KeeperClient(
-            keeper_socket,
-            server.url,
-            None,
-            lambda _: None,
-            lambda _: None,
-            pid_file=tmp_path / "pid",
-        )
+        place = LocalKeeper(keeper_socket, Target(server.url, None, str(tmp_path / "pid")))
+        client = KeeperClient(place, lambda _: None, lambda _: None)
         client.start()
         await eventually(lambda: client.link.up)
         await client.close()

@@ -378,7 +378,7 @@ async def test_a_refused_token_is_the_operators_business(
     with pytest.raises(CredentialsRefused):
         await turn(runtime)
     with pytest.raises(RuntimeUnavailable, match="check the runtime's `token`"):
-        await turn(runtime, state={"epoch": "e", "generation": 1, "seq": 0})
+        await turn(runtime, state={"life": "e", "generation": 1, "seq": 0})
 
 
 async def test_an_approval_is_still_pending_when_a_token_is_refused(
@@ -391,7 +391,7 @@ async def test_an_approval_is_still_pending_when_a_token_is_refused(
 
 @pytest.mark.parametrize(
     ("state", "fault"),
-    [(None, ConversationGone), ({"epoch": "e", "generation": 1, "seq": 0}, TurnLost)],
+    [(None, ConversationGone), ({"life": "e", "generation": 1, "seq": 0}, TurnLost)],
 )
 async def test_a_conversation_deleted_meanwhile_may_have_had_the_turn(
     runtime: AppServer, upstream: FakeAppServer, state: TurnState | None, fault: type[Exception]
@@ -483,8 +483,7 @@ async def test_half_a_surrogate_pair_is_text_that_can_be_stored(
 async def test_a_call_on_the_spare_connection_is_answered(
     tmp_path: Path, upstream: FakeAppServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("keeper.server", "app_server.connection"):
-        monkeypatch.setattr(f"letta_matrix.runtimes.{module}.is_remote", bool)
+    monkeypatch.setattr("letta_matrix.runtimes.keeper.server.is_remote", bool)
     answers: list[Json] = []
 
     def respond(frame: Json) -> list[Json]:

@@ -29,7 +29,7 @@ Json = dict[str, Any]
 REQUEST = TurnRequest("a1", "c1", "$1", "hello")
 OTHER = replace(REQUEST, agent_id="a2", conversation_id="c2")
 SCOPE = {"agent_id": "a1", "conversation_id": "c1"}
-EARLIER: TurnState = {"epoch": "an earlier keeper's", "generation": 0, "seq": 7}
+EARLIER: TurnState = {"life": "an earlier keeper's", "generation": 0, "seq": 7}
 STORED = [
     {"id": "m4", "message_type": "assistant_message", "content": "and so on"},
     {"id": "m3", "message_type": "tool_return_message"},

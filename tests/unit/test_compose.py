@@ -18,6 +18,11 @@ import yaml
 from tests.nginx import nginx_path
 
 from letta_matrix.config import load_config
+from letta_matrix.runtimes.app_server.keepers import keeper_of
+from letta_matrix.runtimes.keeper import process as keeper_process
+from letta_matrix.runtimes.keeper import service
+from letta_matrix.runtimes.keeper.remote import RemoteKeeper
+from letta_matrix.runtimes.keeper.secret import token_in
 from letta_matrix.stack import agents_alone, compose
 from letta_matrix.stack.certificate import ends_soon, self_signed
 from letta_matrix.stack.compose import Volumes, Wanted, make_files, summary
@@ -28,7 +33,12 @@ COMPOSE = yaml.safe_load((HERE / "compose.yaml").read_text(encoding="utf-8"))
 SERVICES = cast("dict[str, dict[str, Any]]", COMPOSE["services"])
 MINE = {name: str(os.getuid()) for name in ("BRIDGE_UID", "APP_SERVER_UID", "SYNAPSE_UID")}
 MINE["POSTGRES_UID"] = str(os.getuid())
-SECRETS = ("postgres-secret/password", "app-server-secret/token", "secrets/admin.password")
+SECRETS = (
+    "postgres-secret/password",
+    "app-server-secret/token",
+    "keeper-secret/token",
+    "secrets/admin.password",
+)
 
 
 def made(root: Path, **env: str) -> Volumes:
@@ -67,13 +77,15 @@ def test_no_container_sees_a_secret_that_is_another_ones() -> None:
     }
     readers = {
         volume: {name for name, volumes in mounts.items() if volume in volumes}
-        for volume in ("secrets", "postgres-secret", "app-server-secret")
+        for volume in ("secrets", "postgres-secret", "app-server-secret", "keeper-secret", "bridge")
     }
     once = {"setup", "account"}
     assert readers == {
         "secrets": once,
         "postgres-secret": once | {"postgres"},
         "app-server-secret": once | {"app-server"},
+        "keeper-secret": once | {"keeper"},
+        "bridge": once | {"letta-matrix"},
     }
 
 
@@ -106,13 +118,28 @@ def test_bridge_homeserver_and_app_server_fit_together(tmp_path: Path) -> None:
         "http://synapse:8008",
         "example.org",
     )
-    token = volumes.path("app-server-secret/token").read_text().strip()
     (runtime,) = config.runtimes
     assert runtime.type == "app_server"
-    assert runtime.token is not None
-    assert (runtime.url, runtime.token.get_secret_value()) == ("ws://app-server:4500", token)
     assert config.role_of("@ann:example.org") == "admin"
     assert config.agents.room_members == ["@ann:example.org"]
+
+
+def test_the_bridge_has_the_keeper_of_another_container_and_starts_none(tmp_path: Path) -> None:
+    volumes = made(tmp_path)
+    config = load_config(volumes.path("bridge/config.yaml"), {})
+    (runtime,) = config.runtimes
+    assert runtime.type == "app_server"
+    keeper = keeper_of(runtime, config)
+    assert isinstance(keeper, RemoteKeeper)
+    command = SERVICES["keeper"]["command"]
+    # Its volume, as the keeper's container has it.
+    here = [one.replace("/run/letta-matrix/", f"{tmp_path}/keeper-secret/") for one in command[1:]]
+    options = keeper_process._parser().parse_args(here)
+    assert keeper.name.endswith(options.listen.replace("0.0.0.0", "keeper"))
+    tokens = token_in(options.token_file), token_in(config.path(runtime.keeper_token_file or ""))
+    assert tokens[0] == tokens[1]
+    app_server = volumes.path("app-server-secret/token").read_text().strip()
+    assert service._target(options, {}) == ("ws://app-server:4500/ws", app_server, None)
 
 
 def test_synapse_reads_its_configuration(tmp_path: Path) -> None:

@@ -157,6 +157,37 @@ def test_wrong_durations(fault: Callable[..., str], written: str) -> None:
             "runtimes: [{type: app_server, url: 'http://x'}]",
             "`runtimes.0.url` should be a URL that starts with ws:// or wss:// (got a text)",
         ),
+        *(
+            (
+                f"runtimes: [{{type: app_server, keeper: '{place}', keeper_token_file: t}}]",
+                "`runtimes.0.keeper` should be HOST:PORT or tls://HOST:PORT (got ",
+            )
+            for place in ("here", "here:0", "here:x", "ws://here:4510", "u:p@here:4510", "h:1/x")
+        ),
+        (
+            "runtimes: [{type: app_server, keeper: 'h:4510'}]",
+            "`runtimes.0` should have a `keeper_token_file` for its `keeper` (or a "
+            "`keeper_token`) (got a section)",
+        ),
+        (
+            "runtimes: [{type: app_server, keeper: 'h:4510', keeper_token: x, "
+            "keeper_token_file: t}]",
+            "`runtimes.0` should have a `keeper_token_file` for its `keeper` (or a ",
+        ),
+        (
+            "runtimes: [{type: app_server, keeper_token_file: t}]",
+            "`runtimes.0` should name a `keeper`, where it has a token for one",
+        ),
+        (
+            "runtimes: [{type: app_server, keeper: 'h:4510', keeper_token_file: t, token: x}]",
+            "`runtimes.0` should not set `token` beside `keeper`: that is the keeper's to know",
+        ),
+        (
+            "runtimes: [{type: app_server, keeper: 'h:4510', keeper_token_file: t}, "
+            "{type: app_server, name: b, keeper: 'h:4510', keeper_token_file: t}]",
+            "`runtimes` should each have a `keeper` of its own; taken twice: h:4510; "
+            "set `runtimes.1.keeper` (got a list)",
+        ),
         ("runtimes: [{type: memory, app_server: 1}]", "unknown key `runtimes.0.app_server`"),
         ("api: {port: 99999}", "`api.port` should be less than or equal to 65535 (got `99999`)"),
         ("api: {port: eight}", "`api.port` should be a valid integer (got `eight`)"),

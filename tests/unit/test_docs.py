@@ -29,6 +29,7 @@ from letta_matrix.config import (
 from letta_matrix.doors.rest.routing import PREFIX
 from letta_matrix.doors.rest.security import SCOPE
 from letta_matrix.runtimes.app_server import AppServer
+from letta_matrix.runtimes.app_server.keepers import local_keeper
 from letta_matrix.runtimes.letta_api import LettaApi
 from letta_matrix.runtimes.openai_compatible import OpenAICompatible
 from letta_matrix.runtimes.protocol import AgentRuntime, Capabilities
@@ -96,7 +97,8 @@ async def capabilities_of(runtime: AgentRuntime, *, reach: bool = False) -> Capa
 
 
 async def test_the_table_of_capabilities_is_what_the_adapters_say(tmp_path: Path) -> None:
-    app_server = AppServer(AppServerRuntime(), tmp_path / "keeper.sock")
+    settings = AppServerRuntime()
+    app_server = AppServer(settings, local_keeper(settings, tmp_path / "keeper.sock"))
     letta_api = LettaApi(LettaApiRuntime(type="letta_api"))
     async with FakeOpenAIApi(app_server=True) as known, FakeOpenAIApi() as other:
         said = [

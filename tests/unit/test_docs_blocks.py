@@ -28,6 +28,8 @@ _OF_SYNAPSE = {"app_service_config_files"}
 _ELSEWHERE = {
     ("docs/how-to/proxies.md", "nginx"): "tests/integration/doors/test_doors_behind_nginx.py",
     ("docs/how-to/proxies.md", "caddy"): "",
+    ("docs/how-to/replicas.md", "nginx"): "tests/replicas/test_as_documented.py",
+    ("docs/how-to/replicas.md", "sql"): "tests/replicas/test_as_documented.py",
 }
 """What another test runs, or nothing does: docs/index.md says so then."""
 _NAMES_A_COMMAND = {"BadOptionUsage", "MissingParameter", "NoArgsIsHelpError"}

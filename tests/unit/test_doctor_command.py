@@ -13,12 +13,15 @@ import pytest
 import yaml
 from rich.console import Console
 from tests.builders import config_for
+from tests.fake_app_server import FakeAppServer
+from tests.servers import free_port
 from tests.unit.test_docs import codes, rows, section, text_of
 from tests.waiting import eventually, within
 from typer.testing import CliRunner
 
 from letta_matrix.cli.doctor_view import TerminalView, report
 from letta_matrix.cli.main import app
+from letta_matrix.common.connections.listener import bound
 from letta_matrix.common.lock_files import lock
 from letta_matrix.doctor import network, runtimes
 from letta_matrix.doctor.catalogue import CHECKS
@@ -35,7 +38,10 @@ from letta_matrix.doctor.finding import (
     warning,
 )
 from letta_matrix.doctor.subject import Subject
+from letta_matrix.runtimes.keeper import wire
+from letta_matrix.runtimes.keeper.doors import RemoteDoor
 from letta_matrix.runtimes.keeper.process import keep
+from letta_matrix.runtimes.keeper.server import Keeper, Target
 from letta_matrix.store.database import database_url
 
 Json = dict[str, Any]
@@ -114,6 +120,53 @@ async def test_a_keeper_in_another_container_is_known_by_its_lock(tmp_path: Path
         await within(keeper)
         socket.unlink(missing_ok=True)
     assert "does not run" in (await looked()).says
+
+
+async def test_a_keeper_elsewhere_is_asked_what_it_reaches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, ended = free_port(), asyncio.Event()
+    (tmp_path / "token").write_text("x" * 40)
+    (tmp_path / "token").chmod(0o600)
+    place = {"keeper": f"127.0.0.1:{port}", "keeper_token_file": "token"}
+
+    async def looked() -> dict[str, Finding]:
+        found = await examined(
+            tmp_path,
+            [runtimes.keeper, runtimes.runtimes],
+            runtimes=[{"type": "app_server", **place}],
+        )
+        return {one.name: one for one in found}
+
+    async def said(mark: Mark, keeper: str, runtime: str) -> None:
+        found = await looked()
+        assert found["keeper"].says.startswith(f"the keeper at 127.0.0.1:{port} {keeper}")
+        assert runtime in found["runtime local"].says
+        assert {one.mark for one in found.values()} == {mark}
+
+    await said(Mark.TROUBLE, "cannot be reached: Connection refused", "cannot be reached")
+    async with FakeAppServer() as server:
+        target = Target(server.url)
+        keeper = Keeper(1_000, lambda _: None, ended.set)
+        await keeper.aim(target)
+        door = RemoteDoor(keeper, "x" * 40, target)
+        door.listen(bound("127.0.0.1", port))
+        await eventually(lambda: keeper.status()["up"])
+        await said(Mark.OK, "answers, and knows our token", "is there; tools ask: strict")
+        (tmp_path / "token").write_text("y" * 40)
+        await said(Mark.TROUBLE, "does not take our token", "does not take our token")
+        (tmp_path / "token").write_text("x" * 40)
+        (tmp_path / "token").chmod(0o640)
+        assert "is not for its owner alone" in (await looked())["keeper"].says
+        (tmp_path / "token").chmod(0o600)
+        monkeypatch.setattr(wire, "versions", lambda: {"protocol": 9, "version": "9.0"})
+        await said(Mark.TROUBLE, "is of letta-matrix 9.0 (protocol 9)", "upgrade the older")
+        monkeypatch.undo()
+    await eventually(lambda: not keeper.status()["up"])
+    found = (await looked())["runtime local"]
+    assert "does not reach its App Server" in found.says
+    await door.close()
+    await keeper.close()
 
 
 async def test_what_needs_another_thing_is_looked_at_only_where_that_is_well(

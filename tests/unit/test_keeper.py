@@ -21,45 +21,53 @@ from letta_matrix.runtimes.keeper.buffer import FrameBuffer
 from letta_matrix.runtimes.keeper.client import (
     REPLACED_PAUSE,
     REPLAY_TIMEOUT,
-    SPAWN_PAUSE,
     KeeperClient,
     KeeperGone,
     Link,
 )
+from letta_matrix.runtimes.keeper.doors import SILENCE, LocalDoor
+from letta_matrix.runtimes.keeper.local import SPAWN_PAUSE, LocalKeeper
 from letta_matrix.runtimes.keeper.process import keep
 from letta_matrix.runtimes.keeper.secret import secret_at
-from letta_matrix.runtimes.keeper.server import SILENCE, Keeper, is_remote
+from letta_matrix.runtimes.keeper.server import Keeper, Target, is_remote
 from letta_matrix.runtimes.keeper.wire import Frame
 from letta_matrix.stack.keeper import KeeperProcess
 from letta_matrix.stack.up import Options, Stack
 
 
+class Counted(LocalKeeper):
+    """Notes how often it tries to start a keeper."""
+
+    tries = 0
+
+    def _open_log(self) -> BinaryIO:
+        self.tries += 1
+        return super()._open_log()
+
+
 class Bridge(KeeperClient):
     """A client that notes what it gets, and how often it tries to start a keeper."""
 
-    def __init__(self, socket: Path, upstream: FakeAppServer, *arguments: str) -> None:
+    def __init__(
+        self, socket: Path, upstream: FakeAppServer, *arguments: str, epoch: int = 0
+    ) -> None:
         self.frames: list[Frame] = []
         self.links: list[Link] = []
-        self.tries = 0
+        target = Target(upstream.url, upstream.token)
+        self.place = Counted(socket, target, arguments=arguments)
         super().__init__(
-            socket,
-            upstream.url,
-            upstream.token,
+            self.place,
             self.frames.append,
             self.links.append,
             muted=('{"type":"noise"',),
             transient=('{"type":"answer"',),
             single=('{"type":"call"',),
-            arguments=arguments,
+            epoch=epoch,
         )
 
     @property
     def texts(self) -> list[str]:
         return [frame.text.decode() for frame in self.frames]
-
-    def _open_log(self) -> BinaryIO:
-        self.tries += 1
-        return super()._open_log()
 
 
 @asynccontextmanager
@@ -85,8 +93,9 @@ async def upstream() -> AsyncGenerator[FakeAppServer]:
 async def socket(tmp_path: Path) -> AsyncGenerator[Path]:
     """The socket of a keeper in this process that keeps at most 100 bytes."""
     path = tmp_path / "keeper.sock"
-    keeper = Keeper(100, lambda _: None, lambda: None, secret_at(path))
-    server = await asyncio.start_unix_server(keeper.serve, path)
+    keeper = Keeper(100, lambda _: None, lambda: None)
+    door = LocalDoor(keeper, secret_at(path))
+    server = await asyncio.start_unix_server(door.serve, path)
     yield path
     server.close()
     await keeper.close()
@@ -132,11 +141,11 @@ async def test_frames_that_came_without_a_bridge_are_replayed(
     socket: Path, upstream: FakeAppServer
 ) -> None:
     async with attached(socket, upstream) as bridge:
-        epoch, seq = bridge.link.epoch, bridge.seq
+        life, seq = bridge.link.life, bridge.seq
     await upstream.say('{"n":1,"c":"x"}', '{"n":2,"c":"y"}', '{"n":3,"c":"x"}')
     await settled()
     async with attached(socket, upstream) as bridge:
-        assert bridge.link.same_stream(epoch, 1)
+        assert bridge.link.same_stream(life, 1)
         replay = await bridge.replay(seq, '"x"')
         assert [frame.text for frame in replay.frames] == [b'{"n":1,"c":"x"}', b'{"n":3,"c":"x"}']
         assert (replay.gap, replay.seq) == (False, 3)
@@ -209,9 +218,9 @@ async def test_a_keeper_that_cannot_be_started_is_tried_again(
     bridge = Bridge(path, upstream)
     with capture_logs() as logs:
         bridge.start()
-        await clock.until(lambda: bridge.tries >= 3)
+        await clock.until(lambda: bridge.place.tries >= 3)
     warnings = [log for log in logs if log["log_level"] == "warning"]
-    assert [log["event"] for log in warnings] == ["a keeper cannot be started"]
+    assert [log["event"] for log in warnings] == ["not attached to a keeper"]
     assert bridge.link.reason.startswith("a keeper cannot be started: ")
     assert "File exists" in bridge.link.reason
     path.parent.unlink()
@@ -228,7 +237,7 @@ async def test_a_broken_upstream_is_made_again(socket: Path, upstream: FakeAppSe
         await upstream.say('{"n":1}')
         await eventually(lambda: bridge.frames)
         assert bridge.frames[0].generation == 2
-        assert len({link.epoch for link in bridge.links}) == 1
+        assert len({link.life for link in bridge.links}) == 1
 
 
 async def test_a_token_goes_with_the_handshake(socket: Path) -> None:
@@ -260,12 +269,12 @@ async def test_a_keeper_is_started_and_outlives_its_bridge(
     path: Path, upstream: FakeAppServer
 ) -> None:
     async with attached(path, upstream, "--idle", "60") as bridge:
-        epoch = bridge.link.epoch
+        life = bridge.link.life
         pid = pid_of(path)
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert os.getsid(pid) == pid
     async with attached(path, upstream) as bridge:
-        assert bridge.link.epoch == epoch
+        assert bridge.link.life == life
     second = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "letta_matrix.runtimes.keeper", "--socket", str(path)
     )
@@ -303,6 +312,22 @@ async def test_a_keeper_ends_when_it_was_long_without_a_bridge(
     await eventually(keeper.done)
 
 
+async def test_it_ends_with_a_bridge_attached(
+    tmp_path: Path, upstream: FakeAppServer, clock: Clock
+) -> None:
+    clock.stop()
+    before, ended = asyncio.all_tasks(), asyncio.Event()
+    keeper = asyncio.create_task(keep(tmp_path / "k.sock", 600, 100, ended))
+    await eventually((tmp_path / "k.sock").exists)
+    async with attached(tmp_path / "k.sock", upstream) as bridge:
+        ended.set()
+        await within(keeper)
+        # What is left at the end of a process is told in its log, as a fault with a stack.
+        left = {repr(one.get_coro()) for one in asyncio.all_tasks() - before}
+        assert not [one for one in left if "Door" in one]
+        await eventually(lambda: not bridge.link.up)
+
+
 async def test_its_log_stays_small(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,10 +349,10 @@ async def test_a_killed_keeper_is_replaced(
     path: Path, upstream: FakeAppServer, clock: Clock
 ) -> None:
     async with attached(path, upstream) as bridge:
-        epoch = bridge.link.epoch
+        life = bridge.link.life
         os.kill(pid_of(path), signal.SIGKILL)
         clock.advance(SPAWN_PAUSE)
-        await eventually(lambda: bridge.link.up and bridge.link.epoch != epoch)
+        await eventually(lambda: bridge.link.up and bridge.link.life != life)
 
 
 async def test_a_socket_path_that_is_too_long_is_told(
@@ -369,8 +394,9 @@ async def test_a_second_connection_takes_over(
 ) -> None:
     monkeypatch.setattr("letta_matrix.runtimes.keeper.server.is_remote", bool)
     path = tmp_path / "keeper.sock"
-    keeper = Keeper(1000, lambda _: None, lambda: None, secret_at(path))
-    server = await asyncio.start_unix_server(keeper.serve, path)
+    keeper = Keeper(1000, lambda _: None, lambda: None)
+    door = LocalDoor(keeper, secret_at(path))
+    server = await asyncio.start_unix_server(door.serve, path)
     async with attached(path, upstream) as bridge:
         await eventually(lambda: bridge.link.made == 2)
         bridge.send(b'{"to":"all"}', everywhere=True)
@@ -412,13 +438,13 @@ async def test_a_keeper_of_another_version_is_replaced(
     path: Path, upstream: FakeAppServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with attached(path, upstream) as bridge:
-        epoch = bridge.link.epoch
+        life = bridge.link.life
         monkeypatch.setattr("letta_matrix.runtimes.keeper.wire.PROTOCOL", 0)
         await upstream.drop()
         await eventually(lambda: not path.exists())
         monkeypatch.undo()
         clock.advance(SPAWN_PAUSE)
-        await eventually(lambda: bridge.link.up and bridge.link.epoch != epoch)
+        await eventually(lambda: bridge.link.up and bridge.link.life != life)
 
 
 async def test_a_replay_that_does_not_come_is_not_waited_for(

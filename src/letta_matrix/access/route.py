@@ -8,6 +8,7 @@ from letta_matrix.config import Config, ConfigError
 from letta_matrix.config.types import secret_of
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.pacing import Pacer
+from letta_matrix.matrix.requests import Sure
 from letta_matrix.matrix.route import Route
 from letta_matrix.matrix.server_clock import ServerClock
 
@@ -16,6 +17,7 @@ def homeserver_of(
     config: Config,
     clock: ServerClock | None = None,
     on_refusal: Callable[[str], None] = lambda _: None,
+    sure: Sure | None = None,
 ) -> Homeserver:
     """The homeserver of a configuration, which may know only the earlier of two tokens. Raises
     ConfigError as `route_to`."""
@@ -28,6 +30,7 @@ def homeserver_of(
         clock,
         on_refusal,
         secret_of(service.earlier_as_token),
+        sure,
     )
 
 

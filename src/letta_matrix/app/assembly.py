@@ -16,6 +16,7 @@ from letta_matrix.agents.remembered import Remembered
 from letta_matrix.agents.server_help import server_help
 from letta_matrix.app.listings import Listings
 from letta_matrix.app.phone_line import PhoneLine
+from letta_matrix.app.seat import Seat
 from letta_matrix.app.stores import Stores
 from letta_matrix.app.sweep import Sweep
 from letta_matrix.app.troubles import Troubles
@@ -72,18 +73,23 @@ class App:
     before `stores` are open. Each part is given those above it that it needs; what it has to tell
     one below it goes through a method of this class."""
 
-    def __init__(self, config: Config, runtimes: Mapping[str, AgentRuntime]) -> None:
+    def __init__(
+        self, config: Config, runtimes: Mapping[str, AgentRuntime], seat: Seat | None = None
+    ) -> None:
         self.config = config
         self.runtimes = runtimes
         self.vitals = Vitals()
+        self.seat = seat
 
         # The database, and the homeserver, by whose clock messages are dated.
         clock = ServerClock()
-        stores = self.stores = Stores(config, clock)
+        stores = self.stores = Stores(config, clock, seat and seat.fence())
         directory, rooms, conversations = stores.directory, stores.rooms, stores.conversations
         turns, outbox, audit = stores.turns, stores.outbox, stores.audit
         known = (directory, rooms)
-        homeserver = self.homeserver = homeserver_of(config, clock, self._refused)
+        homeserver = self.homeserver = homeserver_of(
+            config, clock, self._refused, seat and seat.sure
+        )
         bot = self.bot = homeserver.acting_as(config.bot_user_id)
         audit_room = config.access.audit_room
         self.mirror = AuditMirror(audit_room, bot) if audit_room is not None else None
@@ -274,6 +280,7 @@ class App:
             approvals=self.approvals,
             toolbox=self.toolbox,
             vitals=self.vitals,
+            replicas=lambda: self.seat.replicas if self.seat else [],
             trouble_of=self.troubles.of,
             waiting=self.dispatcher.queues.waiting_at,
             roster=self.prompts.roster,

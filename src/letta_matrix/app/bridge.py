@@ -21,6 +21,8 @@ from letta_matrix.app.health import Health
 from letta_matrix.app.logs import configure_logging, secrets_of
 from letta_matrix.app.metrics import Metrics
 from letta_matrix.app.pulse import Ping, Reach, StorePulse
+from letta_matrix.app.replicas import Replicas
+from letta_matrix.app.seat import Seat
 from letta_matrix.app.telemetry import tracing_of
 from letta_matrix.common.connections.descriptors import raise_limit
 from letta_matrix.common.vitals import said
@@ -32,7 +34,8 @@ from letta_matrix.matrix.appservice import Appservice
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.runtimes.adapters import make_runtime
 from letta_matrix.runtimes.protocol import AgentRuntime
-from letta_matrix.store.database import StoreError, StoreUnavailable
+from letta_matrix.store.database import StoreError, StoreUnavailable, is_shared
+from letta_matrix.store.turns import Turn
 
 log = structlog.get_logger()
 
@@ -46,9 +49,15 @@ Work = Callable[[], Awaitable[None]]
 class Bridge:
     """One bridge process. `start()` returns when it listens; the rest comes up behind it."""
 
-    def __init__(self, config: Config, runtimes: list[AgentRuntime] | None = None) -> None:
-        made = runtimes or [make_runtime(entry, config) for entry in config.runtimes]
-        app = self.app = App(config, {runtime.name: runtime for runtime in made})
+    def __init__(
+        self,
+        config: Config,
+        runtimes: list[AgentRuntime] | None = None,
+        seat: Seat | None = None,
+    ) -> None:
+        epoch = 0 if seat is None else seat.epoch
+        made = runtimes or [make_runtime(entry, config, epoch) for entry in config.runtimes]
+        app = self.app = App(config, {runtime.name: runtime for runtime in made}, seat)
         self._tracing = tracing_of(config, os.environ)
         service = config.appservice
         self.appservice = Appservice(
@@ -77,6 +86,24 @@ class Bridge:
             self._opened = opened.pop_all()
         for work in self._works():
             self._spawn(work)
+        log.info("bridge started", version=__version__, bot=self.app.config.bot_user_id)
+
+    @property
+    def unsure(self) -> asyncio.Event:
+        """Set when nobody could tell what is stored: all has to begin anew."""
+        return self.app.stores.database.unsure
+
+    async def drain(self, within: float) -> None:
+        """Begin nothing any more, and let what no other replica could follow come to its end,
+        `within` seconds at most."""
+        self.health.is_draining = True
+        await self.app.dispatcher.queues.drain(within, self._ends_with_us)
+
+    def _ends_with_us(self, turn: Turn) -> bool:
+        """Whether nobody else could follow a turn that runs."""
+        agent = self.app.stores.directory.get(turn.agent_id)
+        runtime = self.app.runtimes.get(agent.runtime) if agent is not None else None
+        return runtime is not None and not runtime.capabilities.resume
 
     async def close(self) -> None:
         """Stop listening and let go; unfinished turns go on at the next start."""
@@ -201,7 +228,21 @@ class Bridge:
         self._tasks.append(asyncio.create_task(keep_going()))
 
 
-async def run(config: Config) -> None:
+class _OnlyOne(Bridge):
+    """The bridge of a process that is there for it alone."""
+
+    async def start(self) -> None:
+        await super().start()
+        # What the start has made stays: the collector need not go through it again and again.
+        gc.collect()
+        gc.freeze()
+
+    async def close(self) -> None:
+        gc.unfreeze()
+        await super().close()
+
+
+async def run(config: Config, *, migrates: bool = False) -> None:
     """Run the bridge until SIGINT or SIGTERM. Raises StoreError, also where it has to begin anew,
     or PortTakenError."""
     configure_logging(config.logging, secrets_of(config))
@@ -210,13 +251,14 @@ async def run(config: Config) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    bridge = Bridge(config)
+    if is_shared(config.database.url):
+        await Replicas(
+            config, Seat(config, migrates=migrates), lambda seat: _OnlyOne(config, seat=seat)
+        ).run(stop)
+        return
+    bridge = _OnlyOne(config)
     await bridge.start()
-    # What the start has made stays: the collector need not go through it again and again.
-    gc.collect()
-    gc.freeze()
-    log.info("bridge started", version=__version__, bot=config.bot_user_id)
-    stopped = await unless(bridge.app.stores.database.unsure, stop.wait())
+    stopped = await unless(bridge.unsure, stop.wait())
     log.info("bridge stopping")
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_STOPPING_TIMEOUT):

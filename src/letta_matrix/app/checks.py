@@ -31,6 +31,8 @@ def watch_parts(app: "App", connections: list[Connections]) -> None:
     vitals.watch("homeserver address", lambda: said(app.homeserver.trouble))
     vitals.watch("requests", lambda: _stuck(app.homeserver.retries.stuck))
     vitals.watch("database", lambda: app.stores.trouble)
+    if (seat := app.seat) is not None:
+        vitals.watch("replicas", lambda: seat.trouble)
     vitals.watch("missed messages", lambda: said(app.catch_up.trouble))
     vitals.watch("what is remembered", lambda: said(app.losses.trouble))
     vitals.watch("space", lambda: said(home.trouble))

@@ -25,7 +25,7 @@ class Health:
 
     def __post_init__(self) -> None:
         self._started = clock.now()
-        self._was_ready = False
+        self._was_ready = self.is_draining = False
 
     async def asked_if_ready(self) -> bool:
         """As `is_ready`, once the homeserver was asked whether it reaches us."""
@@ -35,11 +35,13 @@ class Health:
     def is_ready(self) -> bool:
         """Whether the homeserver is connected and reaches us, as far as is known, and every
         listed agent is set up."""
-        provisioner = self._app.provisioner
+        app, provisioner = self._app, self._app.provisioner
         return (
-            self._connection.is_up
+            not self.is_draining
+            and (app.seat is None or app.seat.holds)
+            and self._connection.is_up
             and self._reach.trouble is None
-            and self._app.listings.complete
+            and app.listings.complete
             and provisioner.begun
             and not provisioner.busy
         )
@@ -66,5 +68,6 @@ class Health:
             "homeserver_writes": app.homeserver.writes,
             "homeserver_latency_ms": round(app.homeserver.pacer.latency * 1000, 1),
             "counters": dict(app.dispatcher.counters + self._appservice.counters),
+            "replica": None if app.seat is None else app.seat.told(),
             "runtimes": {name: dict(one.counters) for name, one in app.runtimes.items()},
         }

@@ -10,6 +10,7 @@ from letta_matrix.store.approvals import ApprovalStore
 from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.database import Database, database_url
+from letta_matrix.store.fence import Fence
 from letta_matrix.store.inbox import Inbox
 from letta_matrix.store.meta import Meta
 from letta_matrix.store.outbox import Outbox
@@ -24,11 +25,12 @@ from letta_matrix.store.turns import TurnStore
 
 
 class Stores:
-    """The database's tables; what people send is dated by the homeserver's `clock`."""
+    """The database's tables; what people send is dated by the homeserver's `clock`. Where
+    there are replicas, nothing passes but what passes the `fence`."""
 
-    def __init__(self, config: Config, clock: ServerClock) -> None:
+    def __init__(self, config: Config, clock: ServerClock, fence: Fence | None = None) -> None:
         url = database_url(config.database.url, config.directory, config.database_password)
-        self.database = Database(url)
+        self.database = Database(url, fence)
         self.directory = AgentDirectory(self.database)
         self.conversations = ConversationStore(self.database)
         self.turns = TurnStore(self.database, self.conversations)

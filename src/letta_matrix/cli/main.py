@@ -64,13 +64,12 @@ for name, run_it in {
     "restore": backup.restore,
     "rotate-tokens": rotate.rotate_tokens,
     "mcp": mcp.mcp,
+    "keeper": keeper.keeper,
 }.items():
     app.command(name)(run_it)
 app.add_typer(tokens.commands, name="tokens")
 app.add_typer(sms.commands, name="sms")
 app.add_typer(moving.commands, name="database")
-# People need not know it: the bridge starts it.
-app.command("keeper", hidden=True)(keeper.keeper)
 
 
 def main() -> None:

@@ -5,15 +5,26 @@ import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from letta_matrix.cli.options import ConfigOption, config_path, warn
 
 if TYPE_CHECKING:
     from letta_matrix.config import Config
 
+MigrateOption = Annotated[
+    bool,
+    typer.Option(
+        "--migrate",
+        help="Change a PostgreSQL database to the newest schema though replicas of an earlier "
+        "version run.",
+    ),
+]
 
-def run(config: ConfigOption = None) -> None:
+
+def run(config: ConfigOption = None, migrate: MigrateOption = False) -> None:
     """Run the bridge against your own homeserver and runtimes."""
     # What is imported stays: looking for garbage in it would be a fifth of a start's work.
     gc.disable()
@@ -36,7 +47,7 @@ def run(config: ConfigOption = None) -> None:
             else "DEV_MODE has no effect: agents have no passwords (agents.passwords)"
         )
     check_folders(_folders(settings), warn)
-    asyncio.run(bridge.run(settings))
+    asyncio.run(bridge.run(settings, migrates=migrate))
 
 
 def _folders(config: "Config") -> Iterator[Path]:
@@ -47,5 +58,5 @@ def _folders(config: "Config") -> Iterator[Path]:
     if (file := file_of(database_url(config.database.url, config.directory))) is not None:
         yield file.parent
     for runtime in config.runtimes:
-        if runtime.type == "app_server":
+        if runtime.type == "app_server" and runtime.keeper is None:
             yield config.path(runtime.keeper_socket).parent

@@ -1,9 +1,37 @@
 """Addresses of servers, as people write them."""
 
 import re
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 _HOST = re.compile(r"[\w.:%-]+")
+
+
+class Place(NamedTuple):
+    """Where something listens that is no web server, and whether it speaks TLS there."""
+
+    host: str
+    port: int
+    tls: bool = False
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+def place_of(text: str) -> Place:
+    """The place that `HOST:PORT` or `tls://HOST:PORT` names. Raises ValueError."""
+    scheme, _, rest = text.rpartition("://")
+    try:
+        parts = urlsplit(f"//{rest}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    else:
+        host = host if parts.netloc == rest and "@" not in rest else None
+    if scheme not in ("", "tls") or not host or not port:
+        raise ValueError("should be HOST:PORT or tls://HOST:PORT")
+    return Place(host, port, bool(scheme))
 
 
 def is_address(text: str, *schemes: str) -> bool:

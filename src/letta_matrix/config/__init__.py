@@ -19,6 +19,7 @@ from letta_matrix.config.access import Access, Api, Mcp
 from letta_matrix.config.database import Database, with_password
 from letta_matrix.config.faults import ConfigError, explain, known_keys
 from letta_matrix.config.portals import Portals, PortalSettings
+from letta_matrix.config.replica import ReplicaSettings
 from letta_matrix.config.runtimes import (
     PID_FILE,
     AppServerRuntime,
@@ -244,6 +245,7 @@ class Config(Section):
     access: Access = Field(default_factory=lambda: Access.model_validate({}))
     logging: Logging = Field(default_factory=lambda: Logging.model_validate({}))
     telemetry: Telemetry = Field(default_factory=lambda: Telemetry.model_validate({}))
+    replica: ReplicaSettings = Field(default_factory=lambda: ReplicaSettings.model_validate({}))
     directory: Path = Field(Path(), exclude=True, description="where the file lies")
 
     _users = model_validator(mode="before")(with_users)

@@ -1,15 +1,17 @@
 """Settings of the places where agents live: the section `runtimes`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from letta_matrix.config.types import (
     Duration,
     FilePath,
     HttpAddress,
+    PlaceName,
     Section,
+    Token,
     WebSocketAddress,
     Whole,
 )
@@ -47,6 +49,48 @@ class AppServerRuntime(_Runtime):
         default="keeper.sock", description="relative paths start at the config file"
     )
     pid_file: FilePath | None = Field(default=None, description=PID_FILE)
+    keeper: PlaceName | None = Field(
+        default=None,
+        description="`HOST:PORT` of a keeper beside the App Server (`letta-matrix keeper "
+        "--listen`), `tls://HOST:PORT` where a proxy before it speaks TLS; none is started here",
+    )
+    keeper_token: Token | None = None
+    keeper_token_file: FilePath | None = Field(
+        default=None, description="a file with the token of `keeper`, for the bridge's user alone"
+    )
+
+    @property
+    def address(self) -> str:
+        """Where the bridge connects."""
+        return self.keeper or self.url
+
+    @property
+    def server(self) -> str:
+        """What it is called."""
+        of = "at" if self.keeper is None else "of the keeper at"
+        return f"the App Server {of} {self.address}"
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        tokens = [one for one in (self.keeper_token, self.keeper_token_file) if one is not None]
+        if self.keeper is None:
+            if tokens:
+                raise ValueError("should name a `keeper`, where it has a token for one")
+            return self
+        if len(tokens) != 1:
+            raise ValueError(
+                "should have a `keeper_token_file` for its `keeper` (or a `keeper_token`)"
+            )
+        given = _KEEPERS_OWN & self.model_fields_set
+        if needless := sorted(name for name in given if getattr(self, name) is not None):
+            raise ValueError(
+                f"should not set `{needless[0]}` beside `keeper`: that is the keeper's to know "
+                "(`letta-matrix keeper --app-server ...`)"
+            )
+        return self
+
+
+_KEEPERS_OWN = {"url", "token", "pid_file", "keeper_socket"}
 
 
 class LettaApiRuntime(_Runtime):
@@ -87,15 +131,18 @@ def _named_apart(runtimes: list[Runtime]) -> list[Runtime]:
 
 
 def _kept_apart(runtimes: list[Runtime]) -> list[Runtime]:
-    first: dict[Path, int] = {}
+    first: dict[object, int] = {}
     for place, runtime in enumerate(runtimes):
         if not isinstance(runtime, AppServerRuntime):
             continue
-        socket = runtime.keeper_socket
-        if first.setdefault(Path(socket).expanduser(), place) != place:
+        key, named = "keeper_socket", runtime.keeper_socket
+        if runtime.keeper is not None:
+            key, named = "keeper", runtime.keeper
+        where = named if key == "keeper" else Path(named).expanduser()
+        if first.setdefault(where, place) != place:
             raise ValueError(
-                f"should each have a `keeper_socket` of its own; taken twice: {socket}; "
-                f"set `runtimes.{place}.keeper_socket`"
+                f"should each have a `{key}` of its own; taken twice: {named}; "
+                f"set `runtimes.{place}.{key}`"
             )
     return runtimes
 

@@ -14,7 +14,7 @@ from pydantic import (
     field_validator,
 )
 
-from letta_matrix.common.addresses import is_address, names_user
+from letta_matrix.common.addresses import is_address, names_user, place_of
 from letta_matrix.common.durations import seconds_in
 
 _SERVER_NAME = r"(?:[A-Za-z0-9.-]{1,230}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?"
@@ -73,6 +73,11 @@ def _base(value: str) -> str:
     return value
 
 
+def _place(value: str) -> str:
+    place_of(value)
+    return value
+
+
 def _absolute(value: Path) -> Path:
     if not (path := Path(_file(str(value))).expanduser()).is_absolute():
         raise ValueError("should be an absolute path")
@@ -123,6 +128,8 @@ DatabaseAddress = Annotated[
         "sqlite:///FILE or postgresql://USER@HOST/DATABASE",
     ),
 ]
+PlaceName = Annotated[str, AfterValidator(_place)]
+"""See `place_of`."""
 ServerName = Annotated[str, matches(_SERVER_NAME, "a server name such as example.org")]
 UserId = Annotated[str, matches(_USER_ID, "a user id such as @you:example.org")]
 Person = Annotated[

@@ -12,6 +12,7 @@ from structlog.contextvars import bound_contextvars
 from letta_matrix.common.backoff import Backoff
 from letta_matrix.common.parts import part
 from letta_matrix.common.tasks import Tasks
+from letta_matrix.common.waiting import ended
 from letta_matrix.conversations.journeys import Journeys
 from letta_matrix.conversations.queues import is_answer, queue_of
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
@@ -61,6 +62,7 @@ class TurnQueues:
         self._tried: set[str] = set()
         self._over: dict[str, asyncio.Event] = {}
         self._aside: list[Turn] = []
+        self._is_draining = False
 
     @property
     def waiting(self) -> int:
@@ -105,6 +107,16 @@ class TurnQueues:
         for turn in turns:
             self._enqueue(turn)
 
+    async def drain(self, within: float, matters: Callable[[Turn], bool]) -> None:
+        """Begin no turn any more, and wait until those that run and matter have ended, `within`
+        seconds at most."""
+        self._is_draining = True
+        running = [queue[0].turn_id for queue in self._queues.values() if matters(queue[0])]
+        waits = [asyncio.ensure_future(self.over(turn_id)) for turn_id in running]
+        if waits:
+            await asyncio.wait(waits, timeout=within)
+            await ended(*waits)
+
     async def close(self) -> None:
         """Let go of the turns in flight; they are taken up again at the next start."""
         await self._workers.cancel()
@@ -121,14 +133,14 @@ class TurnQueues:
 
     async def _work(self, key: Place) -> None:
         queue = self._queues[key]
-        while queue:
+        while queue and not self._is_draining:
             turn = queue[0]
             begun = turn.turn_id in self._recovered or turn.turn_id in self._tried
             # Every line about it names it, whoever says it.
             with bound_contextvars(turn=turn.turn_id):
-                ended = await self._tries.run(turn, recovered=begun)
+                done = await self._tries.run(turn, recovered=begun)
             queue.popleft()
-            if not ended:
+            if not done:
                 self._put_aside(turn)
                 continue
             self.journeys.ended(turn.turn_id)
@@ -138,7 +150,8 @@ class TurnQueues:
             if turn.turn_id in self._recovered:
                 self._recovered.discard(turn.turn_id)
                 await self._end_quietly(turn)
-        del self._queues[key]
+        if not queue:
+            del self._queues[key]
 
     async def _end_quietly(self, turn: Turn) -> None:
         try:

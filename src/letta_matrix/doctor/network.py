@@ -7,7 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from letta_matrix.common.side_by_side import side_by_side
-from letta_matrix.config import Config, LettaApiRuntime, OpenAICompatibleRuntime
+from letta_matrix.config import (
+    AppServerRuntime,
+    Config,
+    LettaApiRuntime,
+    MemoryRuntime,
+    OpenAICompatibleRuntime,
+    Runtime,
+)
 from letta_matrix.doctor import tls
 from letta_matrix.doctor.check import check
 from letta_matrix.doctor.finding import Finding, Findings, fine, trouble, warning
@@ -128,7 +135,16 @@ def judge_proxies(environment: Mapping[str, str], config: Config) -> Iterator[Fi
 
 
 def _app_servers(config: Config) -> list[str]:
-    return [one.url for one in config.runtimes if one.type == "app_server"]
+    return [_address(one) for one in config.runtimes if one.type == "app_server"]
+
+
+def _address(runtime: Runtime) -> str:
+    """Where it is, or its keeper, as an address with a scheme."""
+    if isinstance(runtime, MemoryRuntime):
+        return ""
+    if not isinstance(runtime, AppServerRuntime) or runtime.keeper is None:
+        return runtime.url
+    return runtime.keeper if "://" in runtime.keeper else f"tcp://{runtime.keeper}"
 
 
 def _is_proxy(value: str) -> bool:
@@ -151,7 +167,7 @@ async def certificates(subject: Subject) -> Findings:
         parts = urlsplit(url)
         return await tls.judged(url, parts.hostname or "", parts.port or _HTTPS, *urls[url])
 
-    secured = [one for one in urls if one.startswith(("https://", "wss://"))]
+    secured = [one for one in urls if one.startswith(("https://", "wss://", "tls://"))]
     results = await side_by_side(look, secured)
     return [*results, *judge_plain(list(urls))] or [fine("none is asked, all is on this machine")]
 
@@ -159,7 +175,7 @@ async def certificates(subject: Subject) -> Findings:
 def judge_plain(urls: Sequence[str]) -> Iterator[Finding]:
     """Which addresses lead to other machines without TLS."""
     for url in urls:
-        if url.startswith(("http://", "ws://")) and not is_private(url):
+        if url.startswith(("http://", "ws://", "tcp://")) and not is_private(url):
             yield warning(
                 f"{url} is another machine, without TLS",
                 "keep it inside a private network, or put a proxy with TLS before it "
@@ -171,5 +187,5 @@ def judge_plain(urls: Sequence[str]) -> Iterator[Finding]:
 def _addresses(config: Config) -> list[str]:
     """What is asked, and what clients ask."""
     public = [config.api.homeserver_url, config.api.public_url, config.mcp.public_url]
-    runtimes = [one.url for one in config.runtimes if one.type != "memory"]
+    runtimes = [_address(one) for one in config.runtimes if one.type != "memory"]
     return [config.homeserver.url, *runtimes, *(one for one in public if one is not None)]

@@ -5,15 +5,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from letta_matrix.common.connections.known_servers import server_at
+from letta_matrix.common.json_fields import string_of
+from letta_matrix.common.lenient_json import printable
 from letta_matrix.config import AppServerRuntime, Config, OpenAICompatibleRuntime, Runtime
 from letta_matrix.doctor.check import check
 from letta_matrix.doctor.finding import Finding, Findings, fine, trouble, warning
 from letta_matrix.doctor.subject import Subject, is_private
 from letta_matrix.doctor.tried import older, tried
 from letta_matrix.runtimes.adapters import make_runtime
+from letta_matrix.runtimes.app_server.keepers import remote_keeper
 from letta_matrix.runtimes.app_server.look import MOST, count_agents, version_of
 from letta_matrix.runtimes.faults import CredentialsRefused, RuntimeFault
-from letta_matrix.runtimes.keeper.client import MAX_SOCKET_PATH
+from letta_matrix.runtimes.keeper.local import MAX_SOCKET_PATH
+from letta_matrix.runtimes.keeper.places import KeeperFault
 from letta_matrix.stack.keeper import KeeperProcess
 
 _AGENTS_AWAY = "its agents answer nobody, and say once that they cannot be reached"
@@ -54,10 +58,30 @@ async def _reached(runtime: Runtime, config: Config, name: str) -> Finding:
 
 
 async def _app_server(runtime: AppServerRuntime, config: Config, name: str) -> Finding:
+    if runtime.keeper is not None:
+        return await _by_keeper(runtime, config, name)
     pid_file = None if runtime.pid_file is None else config.path(runtime.pid_file)
     known = server_at(runtime.url, pid_file, "App Server")
     found, version = await count_agents(runtime, known), await version_of(runtime, known)
     return judge_app_server(runtime, found, version, name)
+
+
+async def _by_keeper(runtime: AppServerRuntime, config: Config, name: str) -> Finding:
+    """Its keeper alone knows where it is, and how it is reached."""
+    try:
+        seen = await remote_keeper(runtime, config).look()
+    except KeeperFault as fault:
+        # The keeper's own check says more of it.
+        return trouble(f"{runtime.server} cannot be reached: {fault}", "", name=name)
+    if not seen.get("up"):
+        reason = printable(string_of(seen, "reason"))
+        return trouble(
+            f"the keeper at {runtime.keeper} does not reach its App Server: {reason}",
+            "start the App Server, and see what the keeper's --app-server and "
+            "--app-server-token-file say",
+            name=name,
+        )
+    return fine(f"{runtime.server} is there; tools ask: {runtime.permission_mode}", name)
 
 
 def judge_app_server(
@@ -89,7 +113,7 @@ def judge_permissions(runtime: Runtime, name: str = "") -> Iterator[Finding]:
                 shows="whoever may talk to an agent can have it do so",
                 name=name,
             )
-        if runtime.token is None and not is_private(runtime.url):
+        if runtime.keeper is None and runtime.token is None and not is_private(runtime.url):
             yield warning(
                 f"{runtime.url} is another machine, and no token is set",
                 "start the App Server with --ws-auth capability-token, and write its token into "
@@ -119,6 +143,8 @@ async def keeper(subject: Subject) -> Findings:
 
 
 async def _keeper(runtime: AppServerRuntime, subject: Subject) -> Finding:
+    if runtime.keeper is not None:
+        return await _remote(runtime, subject.config)
     socket = subject.config.path(runtime.keeper_socket)
     process = KeeperProcess(socket)
     answers = await process.answers()
@@ -127,6 +153,20 @@ async def _keeper(runtime: AppServerRuntime, subject: Subject) -> Finding:
     return judge_keeper(
         socket, runs=runs, answers=answers, private=private, bridge=subject.health is not None
     )
+
+
+async def _remote(runtime: AppServerRuntime, config: Config) -> Finding:
+    keeper = remote_keeper(runtime, config)
+    try:
+        await keeper.look()
+    except KeeperFault as fault:
+        return trouble(
+            str(fault),
+            "see that `letta-matrix keeper --listen` runs there, of the same version as the bridge "
+            "and with the same token (docs/how-to/runtimes.md)",
+            shows="its agents cannot be reached",
+        )
+    return fine(f"{keeper.name} answers, and knows our token")
 
 
 def judge_keeper(

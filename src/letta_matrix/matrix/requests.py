@@ -45,6 +45,9 @@ _READ_TIMEOUT = 30.0
 _READ_PAUSES = (0.5, 1.5)
 _UNAUTHORIZED = 401
 
+Sure = Callable[[], Awaitable[None]]
+"""Returns once it is sure that nobody else acts in our place."""
+
 Recover = Callable[[], Awaitable[Mapping[str, Any] | None]]
 """Asks whether a request whose answer was lost took effect; its answer then, else None."""
 
@@ -96,7 +99,8 @@ class Requests:
     reached it; `retries` knows those that are tried again; `foreign` says what was met in its
     place last, until it is there again; `calls` counts each try, by its kind; `clock` is the
     homeserver's; `on_refusal` hears of rooms in which something was refused. While the homeserver
-    does not know our token, or not any more, the `earlier_token` is used.
+    does not know our token, or not any more, the `earlier_token` is used. Nothing is changed there
+    before `sure` returns.
     """
 
     def __init__(
@@ -108,9 +112,11 @@ class Requests:
         clock: ServerClock | None = None,
         on_refusal: Callable[[str], None] = lambda _: None,
         earlier_token: str = "",
+        sure: Sure | None = None,
     ) -> None:
         self.url = url
         self._other_token = earlier_token
+        self._sure = sure
         self.pacer = pacer
         self.route = route or Route()
         self.writes = 0
@@ -316,6 +322,8 @@ class Requests:
         headers: Mapping[str, str] | None,
     ) -> dict[str, Any]:
         if method is not Method.GET:
+            if self._sure is not None:
+                await self._sure()
             self.writes += 1
         answer = await self._api.request(  # pyright: ignore[reportUnknownVariableType]
             method,

@@ -11,14 +11,15 @@ from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentRuntime
 
 
-def make_runtime(settings: Runtime, config: Config) -> AgentRuntime:
-    """The adapter for a runtime's settings; what it needs is imported only now."""
+def make_runtime(settings: Runtime, config: Config, epoch: int = 0) -> AgentRuntime:
+    """The adapter for a runtime's settings; what it needs is imported only now. `epoch` tells
+    replicas apart that take over from each other: it grows with each, and is 0 without."""
     match settings:
         case AppServerRuntime():
             from letta_matrix.runtimes.app_server import AppServer
+            from letta_matrix.runtimes.app_server.keepers import keeper_of
 
-            pid_file = None if settings.pid_file is None else config.path(settings.pid_file)
-            return AppServer(settings, config.path(settings.keeper_socket), pid_file)
+            return AppServer(settings, keeper_of(settings, config), epoch)
         case LettaApiRuntime():
             from letta_matrix.runtimes.letta_api import LettaApi
 

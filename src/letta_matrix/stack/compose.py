@@ -32,6 +32,7 @@ _BRIDGE_USER, _APP_SERVER_USER, _SYNAPSE_USER, _POSTGRES_USER = 10001, 10002, 99
 _LOOKS, _PAUSE = 240, 0.5
 _APPSERVICE = "http://letta-matrix:29377"
 _PUBLIC = ("MATRIX_PUBLIC_URL", "LETTA_PUBLIC_URL", "MCP_PUBLIC_URL")
+_KEEPER_TOKEN = "keeper.token"  # noqa: S105 - the name of a file
 _OWN_CERTIFICATE = "web/tls/self-signed"
 
 
@@ -116,10 +117,13 @@ def make_files(volumes: Volumes, wanted: Wanted) -> None:
     """Configuration, registration, homeserver.yaml, secrets and a certificate."""
     password = volumes.secret("postgres-secret/password", "postgres")
     token = volumes.secret("app-server-secret/token", "app-server")
+    volumes.put("keeper-secret/app-server.token", token + "\n", "bridge")
+    keeper = volumes.secret("keeper-secret/token", "bridge")
     volumes.secret(_ADMIN, given=wanted.admin_password)
     volumes.folder("bridge", "bridge")
     volumes.folder("synapse", "synapse")
-    volumes.put("bridge/config.yaml", _dump(_bridge_config(wanted, token)), "bridge")
+    volumes.put(f"bridge/{_KEEPER_TOKEN}", keeper + "\n", "bridge")
+    volumes.put("bridge/config.yaml", _dump(_bridge_config(wanted)), "bridge")
     known = _dump(registration(load_config(volumes.path("bridge/config.yaml"), {})))
     volumes.put("bridge/registration.yaml", known, "bridge")
     volumes.put("synapse/registration.yaml", known, "synapse")
@@ -189,8 +193,10 @@ _LOG = {
 }
 
 
-def _bridge_config(wanted: Wanted, token: str) -> dict[str, object]:
-    here = {"type": "app_server", "name": "local", "url": "ws://app-server:4500", "token": token}
+def _bridge_config(wanted: Wanted) -> dict[str, object]:
+    # Where its keeper has a container of its own, the bridge must start none.
+    keeper = {"keeper": "keeper:4510", "keeper_token_file": _KEEPER_TOKEN}
+    here = {"type": "app_server", "name": "local", **keeper}
     admin = f"@{wanted.admin}:{wanted.domain}"
     return {
         "homeserver": {"url": "http://synapse:8008", "domain": wanted.domain},

@@ -36,6 +36,7 @@ from letta_matrix.store.faults import (
     is_fault,
     newer_schema,
 )
+from letta_matrix.store.fence import Fence
 from letta_matrix.store.rows import record_of
 from letta_matrix.store.schema import meta
 
@@ -49,7 +50,7 @@ __all__ = [
     "file_of",
 ]
 
-HEAD = "0009"
+HEAD = "0010"
 """The schema's newest revision; a test holds it against the migrations."""
 
 log = structlog.get_logger()
@@ -92,13 +93,19 @@ def _engine_of(url: URL) -> StoreEngine:
     return SqliteEngine(url)
 
 
+def is_shared(configured: str) -> bool:
+    """Whether several bridges may have the database of `database.url` open."""
+    return configured.startswith("postgres")
+
+
 class Database:
-    """One database. Open it with `open()`, end with `close()`.
+    """One database. Open it with `open()`, end with `close()`. Where there are replicas, nothing
+    is written but what passes the `fence`, nor goes on before that is sure.
 
     Unopened it can be read while another process has it open.
     """
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, fence: Fence | None = None) -> None:
         self.trouble: Trouble | None = None
         """What is wrong with it: of the last use, or the damage that was found. A write that
         failed is not made good by reading."""
@@ -109,9 +116,7 @@ class Database:
         is stored is to begin anew."""
         self.faults = 0
         """How often it could not be used."""
-        self.fence: Callable[[Connection], None] | None = None
-        """Runs at the beginning of each commit, in its transaction; what it raises
-        (StoreUnavailable) keeps all of it from being written."""
+        self._fence = fence
         self._url = url
         self._damaged = self._unwritable = False
         self._engine = _engine_of(url)
@@ -122,14 +127,16 @@ class Database:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="database")
         self.commits = Commits(self._thread, self._transaction)
 
-    async def open(self) -> None:
-        """Take the database for this process and create or migrate the schema.
+    async def open(self, *, migrates: bool = True) -> None:
+        """Take the database for this process, and create or migrate the schema (unless it
+        `migrates` not, and there is one).
 
         Raises:
             StoreError: the database cannot be used, or another process has it for itself.
         """
         await self.take()
-        await self.make()
+        if migrates or await self.revision() is None:
+            await self.make()
         if await self.value(_UNFINISHED) is not None:
             raise half_copied()
 
@@ -143,7 +150,7 @@ class Database:
     async def make(self) -> None:
         """Create or migrate the schema. Raises StoreError."""
         if await self.revision() != HEAD:
-            await self._migrate()
+            await self.migrate()
 
     async def check(self) -> None:
         """Look at it as `open` does. To be called of a file that nobody has open, and of a server
@@ -163,12 +170,16 @@ class Database:
         Raises StoreUnavailable.
         """
         try:
-            return await self.commits.add(work)
+            result = await self.commits.add(work)
         except StoreUnavailable as fault:
             self.outage.set()
             if isinstance(fault, StoreUnsure):
                 self.unsure.set()
             raise
+        if self._fence is not None:
+            # What follows from it may reach others, who know nothing of our database.
+            await self._fence.sure()
+        return result
 
     async def execute(self, *statements: Executable) -> None:
         """Execute statements in one transaction. Raises StoreUnavailable."""
@@ -252,8 +263,8 @@ class Database:
     @contextmanager
     def _transaction(self) -> Generator[Connection]:
         with self.told(writes=True), self._engine.writing() as connection:
-            if self.fence is not None:
-                self.fence(connection)
+            if self._fence is not None:
+                self._fence.check(connection)
             yield connection
 
     @contextmanager
@@ -285,7 +296,8 @@ class Database:
     async def _run(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-    async def _migrate(self) -> None:
+    async def migrate(self) -> None:
+        """Bring the schema to the newest; others who do are waited for. Raises StoreError."""
         # In a process of its own: Alembic would stay in this one's memory for ever.
         child = await asyncio.create_subprocess_exec(
             sys.executable,

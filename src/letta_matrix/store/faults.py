@@ -39,6 +39,13 @@ class StoreUnsure(StoreUnavailable):
     in memory may be less than what is stored: it has to begin anew."""
 
 
+class LeaseLost(StoreUnavailable):
+    """Another replica acts by now; nothing of this one is stored any more."""
+
+    def __init__(self) -> None:
+        super().__init__("another replica has taken over", "this one stands by from now on")
+
+
 class StoreDamaged(StoreUnavailable):
     """What the database's files hold cannot be read; that stays so until somebody puts a backup
     back. Everything goes on that does not need it."""

@@ -29,7 +29,7 @@ _SETTINGS = {
     "statement_timeout": "15s",
     "lock_timeout": "5s",
     # Of a bridge that stands still nothing is to stay locked.
-    "idle_in_transaction_session_timeout": "10s",
+    "idle_in_transaction_session_timeout": "5s",
 }
 
 

@@ -18,6 +18,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
 )
 
 metadata = MetaData()
@@ -26,7 +27,7 @@ metadata = MetaData()
 _Sequence = BigInteger().with_variant(Integer, "sqlite")
 
 
-def _table(name: str, *columns: Column[Any], **options: Any) -> Table:
+def _table(name: str, *columns: Column[Any] | UniqueConstraint, **options: Any) -> Table:
     return Table(name, metadata, *columns, **options)
 
 
@@ -229,4 +230,23 @@ portal_contacts = _table(
     Column("stopped", Boolean, nullable=False),
     Column("word", String, nullable=False),  # the keyword that was answered last
     Column("told_at", Float, nullable=False),
+)
+
+replicas = _table(
+    "replicas",
+    Column("replica_id", String, primary_key=True),
+    Column("host", String, nullable=False),
+    Column("ports", JSON, nullable=False),
+    Column("version", String, nullable=False),
+    Column("state", String, nullable=False),  # see app/replica.py
+    Column("seen_at", Float, nullable=False),
+)
+
+leases = _table(
+    "leases",
+    Column("name", String, primary_key=True),
+    Column("holder", String, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("until", Float, nullable=False),
+    UniqueConstraint("name", "epoch", name="leases_by_epoch"),
 )

@@ -12,9 +12,12 @@ from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.matrix.verbatim import link
 from letta_matrix.operations.typed import Argument, Kind, Where
 from letta_matrix.store.agents import Agent
+from letta_matrix.store.leases import Replica
 from letta_matrix.store.turns import TurnStatus
 
 _AGENTS_LISTED = 50
+_SILENT = 10.0
+"""Seconds after which a replica that tells nothing is said to."""
 
 
 @command(scope=Where.BOTH)
@@ -27,6 +30,8 @@ async def status(context: CommandContext) -> str:
         ways = f"{context.typed('approve KEY')} or {context.typed('deny KEY')}"
         lines = [f"Approvals that wait; {ways} answers one:", ""]
         blocks.append("\n".join([*lines, *listed(context, waiting)]))
+    if context.is_admin and (replicas := context.services.replicas()):
+        blocks.append("\n".join(["Replicas:", "", *map(_replica, replicas)]))
     checks = context.services.vitals.checks()
     if troubles := [check for check in checks if check.state is State.TROUBLE]:
         blocks.append(_troubles(context, troubles))
@@ -153,6 +158,11 @@ async def _approvals_anywhere(context: CommandContext) -> list[str]:
         for room_id, count in counts.items()
     ]
     return ["\n".join(["Approvals wait; they are answered in their rooms:", "", *lines])]
+
+
+def _replica(one: Replica) -> str:
+    seen = f", last heard of {ago(one.seen)}" if one.seen > _SILENT else ""
+    return f"- {code(one.replica_id)} at {code(one.host)}: {one.state}, {code(one.version)}{seen}"
 
 
 def _troubles(context: CommandContext, troubles: list[Check]) -> str:

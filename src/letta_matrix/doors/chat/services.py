@@ -1,6 +1,6 @@
 """What commands may use of the rest of the bridge."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from letta_matrix.common.vitals import Vitals
@@ -11,6 +11,7 @@ from letta_matrix.conversations.speakers import Speaker
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.conversations import ConversationStore
+from letta_matrix.store.leases import Replica
 from letta_matrix.store.places import Place
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import TurnStore
@@ -21,7 +22,8 @@ from letta_matrix.toolbox.registry import Toolbox
 class CommandServices:
     """What handlers and their runner work with.
 
-    `toolbox` does what changes something; `vitals` tell how the bridge is, `trouble_of` is the
+    `toolbox` does what changes something; `vitals` tell how the bridge is, `replicas`
+    which ones of it there are, `trouble_of` is the
     trouble of an agent by its id, "" if there is none; `waiting` counts the messages at a place
     that are not answered yet, the one being worked on included; `roster` says from when on
     somebody may read a room, `speaker` answers.
@@ -36,6 +38,7 @@ class CommandServices:
     approvals: Approvals
     toolbox: Toolbox
     vitals: Vitals
+    replicas: Callable[[], Sequence[Replica]]
     trouble_of: Callable[[str], str]
     waiting: Callable[[Place], int]
     roster: Roster

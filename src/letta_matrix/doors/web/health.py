@@ -61,4 +61,13 @@ def counted(report: Mapping[str, object]) -> dict[str, object]:
         shown["checks"] = [
             {name: value for name, value in check.items() if name != "who"} for check in checks
         ]
+    if isinstance(replica := report.get("replica"), Mapping):
+        shown["replica"] = without_addresses(cast("Mapping[str, object]", replica))
     return shown
+
+
+def without_addresses(replica: Mapping[str, object]) -> dict[str, object]:
+    """How a replica and the others are, without where they are."""
+    others = cast("Sequence[Mapping[str, object]]", replica["replicas"])
+    named = [{name: one[name] for name in one if name != "address"} for one in others]
+    return {**replica, "replicas": named}

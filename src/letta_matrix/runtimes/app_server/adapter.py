@@ -3,7 +3,6 @@
 import contextlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
-from pathlib import Path
 
 from letta_matrix.common import clock
 from letta_matrix.common.json_fields import Json, as_list, id_of, items, mapping
@@ -24,6 +23,7 @@ from letta_matrix.runtimes.faults import (
     RuntimeUnavailable,
     TurnLost,
 )
+from letta_matrix.runtimes.keeper.places import KeeperPlace
 from letta_matrix.runtimes.letta_json import agent_of
 from letta_matrix.runtimes.protocol import (
     AgentInfo,
@@ -50,14 +50,12 @@ RECOVERY_GRACE = 120.0
 class AppServer(AgentRuntime):
     """Implements `AgentRuntime` over a keeper's WebSocket to an App Server.
 
-    `socket` is the keeper's Unix socket; a keeper is started where none answers there.
+    `epoch` tells replicas apart that take over from each other, see `KeeperClient`.
     """
 
-    def __init__(
-        self, config: AppServerRuntime, socket: Path, pid_file: Path | None = None
-    ) -> None:
+    def __init__(self, config: AppServerRuntime, keeper: KeeperPlace, epoch: int = 0) -> None:
         self._config = config
-        self._connection = Connection(config, socket, pid_file)
+        self._connection = Connection(config, keeper, epoch)
         self.name, self.counters = config.name, self._connection.counters
         self._activity = Activity(self._connection)
         self._next_look = 0.0
@@ -224,11 +222,11 @@ class AppServer(AgentRuntime):
         self._trails.pop(request, None)
         if clock.now() - self._started_at < RECOVERY_GRACE:
             return
-        epoch = self._connection.link.epoch
+        life = self._connection.link.life
         needed = [
             seq
             for trail in self._trails.values()
-            if trail.place.get("epoch") == epoch and isinstance(seq := trail.place.get("seq"), int)
+            if trail.place.get("life") == life and isinstance(seq := trail.place.get("seq"), int)
         ]
         if (oldest := self._connection.tools.oldest) is not None:
             needed.append(oldest - 1)

@@ -6,7 +6,6 @@ import json
 import secrets
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -36,7 +35,7 @@ from letta_matrix.runtimes.faults import (
     RuntimeUnavailable,
 )
 from letta_matrix.runtimes.keeper.client import KeeperClient, KeeperGone, Link, Replay
-from letta_matrix.runtimes.keeper.server import is_remote
+from letta_matrix.runtimes.keeper.places import KeeperPlace
 from letta_matrix.runtimes.keeper.wire import Frame
 
 ATTACH_WAIT = 3.0
@@ -52,10 +51,7 @@ class Connection:
     `counters` counts what was ignored: `unknown ...`, `not json`, `unasked`.
     """
 
-    def __init__(
-        self, config: AppServerRuntime, socket: Path, pid_file: Path | None = None
-    ) -> None:
-        token = config.token.get_secret_value() if config.token else None
+    def __init__(self, config: AppServerRuntime, keeper: KeeperPlace, epoch: int = 0) -> None:
         self.counters: Counter[str] = Counter()
         self.unsettled: set[Scope] = set()
         """Conversations aborted without a `turn_finished` on this connection so far; they start
@@ -64,20 +60,17 @@ class Connection:
         """Conversations whose turn was told to stop since we began to follow it."""
         self._stream = ("", 0)
         self._config = config
-        self._url = websocket_url(config.url)
-        self.has_spare = is_remote(self._url)
+        self.has_spare = False
         """Whether turns outlive a broken connection, by the keeper's second one."""
         self.tools = ExternalTools(self._tell, self.counters)
         self._client = KeeperClient(
-            socket,
-            self._url,
-            token,
+            keeper,
             self._frame,
             self._linked,
             muted=MUTED,
             transient=TRANSIENT,
             single=SINGLE,
-            pid_file=pid_file,
+            epoch=epoch,
         )
         self.link = self._client.link
         self._asked: dict[str, asyncio.Future[Json]] = {}
@@ -108,8 +101,11 @@ class Connection:
 
     def unavailable(self) -> RuntimeFault:
         """Why nothing can be asked just now."""
-        reason = self.link.reason or "the connection broke and was made anew"
-        return outage(self._config.url, reason, refused=self.link.refused)
+        link, keeper = self.link, self._config.keeper
+        reason = link.reason or "the connection broke and was made anew"
+        if keeper is not None and link.refused and link.life:
+            reason += f" to the keeper at {keeper}: check its --app-server-token-file"
+        return outage(self._config, reason, refused=link.refused)
 
     async def request(
         self, kind: str, *, request_id: str = "", everywhere: bool = False, **fields: object
@@ -136,7 +132,7 @@ class Connection:
             raise self.unavailable() from None
         except TimeoutError:
             raise RuntimeUnavailable(
-                f"the App Server at {self._config.url} did not answer {kind} "
+                f"{self._config.server} did not answer {kind} "
                 f"within {self._config.request_timeout:g} s"
             ) from None
         finally:
@@ -168,9 +164,7 @@ class Connection:
 
     def malformed(self, kind: str, field: str) -> RuntimeUnavailable:
         """An answer that lacks what it is for."""
-        return RuntimeUnavailable(
-            f"the App Server at {self._config.url} answered {kind} without `{field}`"
-        )
+        return RuntimeUnavailable(f"{self._config.server} answered {kind} without `{field}`")
 
     async def start_runtime(self, scope: Scope, *, again: bool = False) -> None:
         """Subscribe to a conversation, once per upstream connection unless `again`.
@@ -229,11 +223,13 @@ class Connection:
 
     def _linked(self, link: Link) -> None:
         before, self.link = self.link, link
-        same = before.up and link.same_stream(before.epoch, before.generation)
+        if link.life:
+            self.has_spare = link.spare
+        same = before.up and link.same_stream(before.life, before.generation)
         if link.up:
             self._up.set()
-        if link.up and self._stream != (link.epoch, link.generation):
-            self._stream = (link.epoch, link.generation)
+        if link.up and self._stream != (link.life, link.generation):
+            self._stream = (link.life, link.generation)
             self.unsettled.clear()
         if link.made != before.made:
             self._started.clear()  # a new spare connection is subscribed to nothing yet
@@ -250,7 +246,7 @@ class Connection:
         if self._closing:
             return
         if link.up:
-            _log.info("app server connected", runtime=self._config.name, url=self._config.url)
+            _log.info("app server connected", runtime=self._config.name, at=self._config.address)
         elif before.up or (link.refused and not before.refused):
             _log.warning("app server unreachable", runtime=self._config.name, reason=link.reason)
 
@@ -298,14 +294,11 @@ class Connection:
             await self.call("runtime_external_tools_update", everywhere=True, updates=updates)
 
 
-def outage(url: str, reason: str, *, refused: bool) -> RuntimeFault:
-    """What it means that there is no connection with the App Server at `url`; `refused`: it does
-    not take our token."""
-    if refused:
-        return CredentialsRefused(f"{reason} at {url}: check the runtime's `token`")
-    return RuntimeUnavailable(f"the App Server at {url} cannot be reached: {reason}")
-
-
-def websocket_url(url: str) -> str:
-    """Where its WebSocket is."""
-    return url if url.rstrip("/").endswith("/ws") else url.rstrip("/") + "/ws"
+def outage(config: AppServerRuntime, reason: str, *, refused: bool) -> RuntimeFault:
+    """What it means that there is no connection with an App Server; `refused`: it does not take
+    our token, or its keeper does not."""
+    if not refused:
+        return RuntimeUnavailable(f"{config.server} cannot be reached: {reason}")
+    if config.keeper is None:
+        reason = f"{reason} at {config.url}: check the runtime's `token`"
+    return CredentialsRefused(reason)

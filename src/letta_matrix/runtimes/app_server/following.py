@@ -72,7 +72,7 @@ class Follower(Recovery):
     async def _resume(self, state: TurnState) -> Events:
         """What becomes of a turn that an earlier try may have started."""
         link = self.connection.link
-        unbroken = link.same_stream(state.get("epoch"), state.get("generation"))
+        unbroken = link.same_stream(state.get("life"), state.get("generation"))
         self.dropped = str(state.get("dropped") or "")
         kept = await self.kept(state)
         if kept.whole and (kept.reader.finished or kept.generation == link.generation):
@@ -88,7 +88,7 @@ class Follower(Recovery):
     def _state(self) -> dict[str, object]:
         """Where a turn that starts now begins in the keeper's stream."""
         link = self.connection.link
-        place = {"epoch": link.epoch, "generation": link.generation}
+        place = {"life": link.life, "generation": link.generation}
         dropped = {"dropped": self.dropped} if self.dropped else {}
         return {**place, "seq": self.connection.seq, **dropped}
 

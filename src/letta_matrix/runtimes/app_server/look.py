@@ -11,11 +11,11 @@ from letta_matrix.common.connections.known_servers import CheckedConnector, Know
 from letta_matrix.common.json_fields import Json, items, mapping, parse_json, string_of
 from letta_matrix.common.lenient_json import printable
 from letta_matrix.config import AppServerRuntime
-from letta_matrix.runtimes.app_server.connection import outage, websocket_url
+from letta_matrix.runtimes.app_server.connection import outage
 from letta_matrix.runtimes.app_server.frames import parse
 from letta_matrix.runtimes.faults import RuntimeUnavailable
 from letta_matrix.runtimes.keeper.server import is_remote
-from letta_matrix.runtimes.keeper.upstream import Upstream
+from letta_matrix.runtimes.keeper.upstream import Upstream, websocket_url
 
 MOST = 100
 """Agents that are counted one by one."""
@@ -41,7 +41,7 @@ async def count_agents(config: AppServerRuntime, known: list[KnownServer]) -> in
         async with asyncio.timeout(_PATIENCE):
             await changed.wait()
             if not server.up:
-                raise outage(config.url, server.reason, refused=server.refused)
+                raise outage(config, server.reason, refused=server.refused)
             asked = {"type": "agent_list", "request_id": _REQUEST, "query": {"limit": MOST}}
             await server.send(json.dumps(asked).encode())
             agents = items((await frames.get()).get("agents"))

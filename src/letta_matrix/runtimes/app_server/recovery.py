@@ -86,7 +86,7 @@ class Recovery:
         """What the keeper still has of the turn."""
         kept = Kept(self.new_reader(), state.get("generation"))
         since = state.get("seq")
-        if state.get("epoch") != self.connection.link.epoch or not isinstance(since, int):
+        if state.get("life") != self.connection.link.life or not isinstance(since, int):
             return kept
         replay = await self.connection.replay(self.scope, since)
         for frame in replay.frames:

@@ -1,4 +1,4 @@
-"""The keeper as a process: its socket, its lock, its end."""
+"""The keeper as a process: its options, its socket, its lock, its end."""
 
 import argparse
 import asyncio
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from letta_matrix.common.lock_files import lock
 from letta_matrix.common.log_files import keep_small
+from letta_matrix.runtimes.keeper.doors import LocalDoor
 from letta_matrix.runtimes.keeper.secret import secret_at
 from letta_matrix.runtimes.keeper.server import Keeper
 
@@ -25,7 +26,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     os.umask(0o177)
-    socket: Path = options.socket
+    if options.listen is not None:
+        from letta_matrix.runtimes.keeper.service import listen
+
+        return listen(options)
+    idle = DEFAULT_IDLE if options.idle is None else options.idle
+    return _beside_bridge(options.socket, idle, options.buffer)
+
+
+def _beside_bridge(socket: Path, idle: float, buffer: int) -> int:
     with contextlib.ExitStack() as stack:
         held = lock(socket.with_name(socket.name + ".lock"))
         if held is None:
@@ -36,16 +45,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         socket.unlink(missing_ok=True)
         stack.callback(pid.unlink, missing_ok=True)
         stack.callback(socket.unlink, missing_ok=True)
-        asyncio.run(_run(socket, options.idle, options.buffer))
+        asyncio.run(_run(socket, idle, buffer))
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="letta-matrix keeper", description=__doc__)
-    parser.add_argument("--socket", type=Path, required=True, help="the Unix socket to serve")
-    parser.add_argument(
-        "--idle", type=float, default=DEFAULT_IDLE, help="seconds without a bridge before it ends"
-    )
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--socket", type=Path, help="the Unix socket to serve")
+    where.add_argument("--listen", help="HOST:PORT to serve instead, for bridges elsewhere")
+    parser.add_argument("--token-file", type=Path, help="a file with what bridges have to know")
+    parser.add_argument("--app-server", help="the App Server of those, a WebSocket address")
+    parser.add_argument("--app-server-token-file", type=Path, help="a file with its token")
+    parser.add_argument("--idle", type=float, help="seconds without a bridge before it ends")
     parser.add_argument(
         "--buffer", type=int, default=DEFAULT_BUFFER, help="bytes of frames it keeps at most"
     )
@@ -53,26 +65,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 async def _run(socket: Path, idle: float, buffer: int) -> None:
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
+    await keep(socket, idle, buffer, ended_by_signal())
+
+
+def ended_by_signal() -> asyncio.Event:
+    """What is set when somebody wants this process to end."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    await keep(socket, idle, buffer, ended)
+    return ended
 
 
 async def keep(socket: Path, idle: float, buffer: int, ended: asyncio.Event) -> None:
     """Serve the socket until `ended` is set; `idle` seconds without a bridge set it too."""
-    loop = asyncio.get_running_loop()
-    timer = loop.call_later(idle, ended.set)
-
-    def idle_changed(alone: bool) -> None:
-        nonlocal timer
-        timer.cancel()
-        if alone:
-            timer = loop.call_later(idle, ended.set)
-
-    keeper = Keeper(buffer, idle_changed, ended.set, secret_at(socket))
-    server = await asyncio.start_unix_server(keeper.serve, socket)
+    keeper = Keeper(buffer, IdleEnd(idle, ended).changed, ended.set)
+    door = LocalDoor(keeper, secret_at(socket))
+    server = await asyncio.start_unix_server(door.arrived, socket)
     # Its own, since nobody else lives as long.
     written = socket.with_name(socket.name + ".log")
     log = asyncio.create_task(keep_small(written, _complain))
@@ -81,7 +89,27 @@ async def keep(socket: Path, idle: float, buffer: int, ended: asyncio.Event) -> 
     finally:
         log.cancel()
         server.close()
+        await door.close()
         await keeper.close()
+
+
+class IdleEnd:
+    """Sets `ended` after `seconds` without a bridge; None: never."""
+
+    def __init__(self, seconds: float | None, ended: asyncio.Event) -> None:
+        self._seconds = seconds
+        self._ended = ended
+        self._timer: asyncio.TimerHandle | None = None
+        self.changed(True)
+
+    def changed(self, alone: bool) -> None:
+        """A bridge has come, or left the keeper `alone`."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if alone and self._seconds is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._seconds, self._ended.set)
 
 
 def _complain(trouble: str) -> None:

@@ -3,8 +3,9 @@
 import asyncio
 import secrets
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from letta_matrix.common.connections.known_servers import server_at
@@ -13,10 +14,6 @@ from letta_matrix.runtimes.keeper import wire
 from letta_matrix.runtimes.keeper.buffer import FrameBuffer
 from letta_matrix.runtimes.keeper.upstream import Upstream
 
-GREETING = 64_000
-"""Bytes of what somebody says first, whoever it is."""
-SILENCE = 20.0
-"""Seconds until whoever connects has to say something."""
 MAX_BACKLOG = 64 * 1024 * 1024
 """Bytes a bridge may leave unread before it counts as gone."""
 
@@ -26,23 +23,46 @@ def is_remote(url: str) -> bool:
     return not is_loopback(urlsplit(url).hostname or "")
 
 
+class Target(NamedTuple):
+    """Where an App Server is, what it wants to be told, and which process it has to be."""
+
+    url: str
+    token: str | None = None
+    pid_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A bridge that a door let in: what it said, and its connection. Some may end the keeper."""
+
+    greeting: dict[str, Any]
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    may_end: bool = False
+
+
+class StaleEpoch(Exception):
+    """A bridge of a later epoch was here."""
+
+
 class Keeper:
     """Passes frames between the attached bridge and the App Server, and remembers them.
 
-    `epoch` names this keeper's life, `generation` counts the upstream connections in it. Who
-    does not know `secret` gets nothing.
+    `life` names this keeper's life, `generation` counts the upstream connections in it. `epoch` is
+    the highest that a bridge has come with: of several replicas that take over from each other,
+    one with a lower epoch has been asleep, and is not heard any more.
     """
 
     def __init__(
-        self, max_bytes: int, idle: Callable[[bool], None], end: Callable[[], None], secret: str
+        self, max_bytes: int, idle: Callable[[bool], None], end: Callable[[], None]
     ) -> None:
-        self._secret = secret
-        self.epoch = secrets.token_hex(8)
+        self.life = secrets.token_hex(8)
         self.generation = 0
+        self.epoch = 0
         self._buffer = FrameBuffer(max_bytes)
         self._idle = idle
         self._end = end
-        self._target: tuple[str, str | None, str | None] | None = None
+        self._target: Target | None = None
         self._connections: list[Upstream] = []
         self._bridge: asyncio.StreamWriter | None = None
         self._made = 0
@@ -50,23 +70,38 @@ class Keeper:
         self._transient: tuple[bytes, ...] = ()
         self._single: tuple[bytes, ...] = ()
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Speak with one bridge until it goes away or another takes its place."""
+    async def attend(self, guest: Guest, target: Target, **answer: object) -> None:
+        """Serve a bridge until it goes away or another takes its place; `answer` goes with the
+        word that it is attached.
+
+        Raises:
+            StaleEpoch: see there.
+            OSError, asyncio.IncompleteReadError: it is gone.
+            ValueError, KeyError, TypeError: it speaks another language.
+        """
+        writer = guest.writer
+        self._let_in(guest)
         try:
-            async with asyncio.timeout(SILENCE):
-                kind, payload = await wire.read_record(reader, GREETING)
-            await self._handle(kind, payload, writer)
+            await self.aim(target)
+            writer.write(wire.pack_control({**self.status(), **answer, "type": "attached"}))
             # Only the bridge has more to say.
             while self._bridge is writer:
-                kind, payload = await wire.read_record(reader)
-                await self._handle(kind, payload, writer)
-        except (asyncio.IncompleteReadError, OSError, ValueError, KeyError, TypeError):
-            pass  # gone, or one that speaks another language
+                kind, payload = await wire.read_record(guest.reader)
+                if self._bridge is writer:
+                    await self._handle(kind, payload, guest)
         finally:
-            writer.close()
             if self._bridge is writer:
                 self._bridge = None
                 self._idle(True)
+
+    def epoch_of(self, guest: Guest) -> int:
+        """The one that a bridge comes with. Raises StaleEpoch, and TypeError for none."""
+        epoch = guest.greeting.get("epoch", 0)
+        if not isinstance(epoch, int):
+            raise TypeError("an epoch is a number")
+        if epoch < self.epoch:
+            raise StaleEpoch
+        return epoch
 
     async def close(self) -> None:
         for connection in self._connections:
@@ -74,19 +109,13 @@ class Keeper:
         if self._bridge is not None:
             self._bridge.close()
 
-    async def _handle(self, kind: bytes, payload: bytes, writer: asyncio.StreamWriter) -> None:
-        message = wire.unpack_control(payload) if kind == wire.CONTROL else {}
-        control = message["type"] if kind == wire.CONTROL else ""
-        if control == "attach":
-            await self._attach(message, writer)
-        elif control == "ping":
-            writer.write(wire.pack_control({"type": "pong"}))
-        elif writer is not self._bridge:
-            return
-        elif control == "replay":
-            self._replay(message, writer)
-        elif control == "end":
-            self._end()
+    async def _handle(self, kind: bytes, payload: bytes, guest: Guest) -> None:
+        if kind == wire.CONTROL:
+            message = wire.unpack_control(payload)
+            if message["type"] == "replay":
+                self._replay(message, guest.writer)
+            elif message["type"] == "end" and guest.may_end:
+                self._end()
         elif kind in (wire.SEND, wire.BROADCAST):
             await self._send(payload, everywhere=kind == wire.BROADCAST)
         elif kind == wire.ACK:
@@ -100,26 +129,36 @@ class Keeper:
             for connection in self._connections if everywhere else self._connections[:1]:
                 await connection.send(text)
 
-    async def _attach(self, message: dict[str, Any], writer: asyncio.StreamWriter) -> None:
-        if not secrets.compare_digest(str(message.get("secret")).encode(), self._secret.encode()):
-            raise ValueError("whoever connected does not know the secret")
-        if self._bridge is not None and self._bridge is not writer:
-            self._bridge.write(wire.pack_control({"type": "replaced"}))
-            self._bridge.close()
-        self._bridge = writer
+    def _let_in(self, guest: Guest) -> None:
+        greeting, epoch = guest.greeting, self.epoch_of(guest)
+        prefixes = {
+            name: tuple(prefix.encode() for prefix in greeting.get(name, ()))
+            for name in ("muted", "transient", "single")
+        }
+        if self._bridge is not None:
+            self._cut_off(self._bridge, epoch)
+        self.epoch, self._bridge = epoch, guest.writer
+        self._muted, self._transient, self._single = prefixes.values()
         self._idle(False)
-        self._muted = tuple(prefix.encode() for prefix in message["muted"])
-        self._transient = tuple(prefix.encode() for prefix in message["transient"])
-        self._single = tuple(prefix.encode() for prefix in message.get("single", ()))
-        await self._aim(message["url"], message["token"], message.get("pid_file"))
-        writer.write(wire.pack_control({**self._status(), "type": "attached"}))
 
-    async def _aim(self, url: str, token: str | None, pid_file: str | None) -> None:
-        if self._target == (url, token, pid_file):
+    def _cut_off(self, bridge: asyncio.StreamWriter, epoch: int) -> None:
+        if epoch == self.epoch:
+            bridge.write(wire.pack_control({"type": "replaced"}))
+        elif bridge.transport.get_write_buffer_size():
+            # It takes nothing: closing would wait for that.
+            bridge.transport.abort()
+        else:
+            bridge.write(wire.refused("epoch", epoch=epoch))
+        bridge.close()
+
+    async def aim(self, target: Target) -> None:
+        """Be connected with that App Server, from now on."""
+        if self._target == target:
             return
         for connection in self._connections:
             await connection.close()
-        self._target = (url, token, pid_file)
+        self._target = target
+        url, token, pid_file = target
         remote = is_remote(url)
         known = server_at(url, Path(pid_file) if pid_file else None, "App Server")
         self._connections = [
@@ -154,18 +193,20 @@ class Keeper:
             self._connections.insert(0, up)
             self.generation += 1
         if self._bridge is not None:
-            self._bridge.write(wire.pack_control(self._status()))
+            self._bridge.write(wire.pack_control(self.status()))
 
-    def _status(self) -> dict[str, object]:
+    def status(self) -> dict[str, object]:
+        """How it is, and its App Server; for once it was aimed at one."""
         first = self._connections[0]
         return {
             "type": "status",
             "protocol": wire.PROTOCOL,
-            "epoch": self.epoch,
+            "life": self.life,
             "generation": self.generation,
             "made": self._made,
             "seq": self._buffer.seq,
             "up": first.up,
+            "spare": len(self._connections) > 1,
             "reason": first.reason,
             "refused": first.refused,
         }

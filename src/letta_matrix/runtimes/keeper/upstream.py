@@ -18,6 +18,11 @@ _Receive = Callable[["Upstream", bytes], None]
 _Change = Callable[["Upstream"], None]
 
 
+def websocket_url(url: str) -> str:
+    """Where an App Server's WebSocket is."""
+    return url if url.rstrip("/").endswith("/ws") else url.rstrip("/") + "/ws"
+
+
 class Upstream:
     """A connection that comes back by itself, with pauses from 0.1 s to 10 s.
 

@@ -1,4 +1,4 @@
-"""Records on the Unix socket between bridge and keeper.
+"""Records between bridge and keeper, on a Unix socket or over TCP.
 
 A record is a 4-byte big-endian length, a 1-byte kind and that many bytes:
 
@@ -9,6 +9,10 @@ A record is a 4-byte big-endian length, a 1-byte kind and that many bytes:
 | `B` | bridge | generation (4), raw text to send upstream on every connection |
 | `A` | bridge | sequence number (8): frames up to it are no longer needed |
 | `C` | both | a JSON object with a `type` |
+
+The first one is the bridge's `attach`. Over TCP the keeper's `hello` comes before it, with a nonce
+for `proofs`, and both send a `beat` now and then; a keeper that lets a bridge in no further says
+why with `refused`.
 """
 
 import asyncio
@@ -17,10 +21,12 @@ import struct
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
-from letta_matrix.common.json_fields import mapping
+from letta_matrix import __version__
+from letta_matrix.common.json_fields import mapping, parse_json
 
-PROTOCOL = 3
-"""Of keeper and bridge; a bridge that finds another one in a keeper ends that keeper."""
+PROTOCOL = 4
+"""Of keeper and bridge; a bridge that finds another one in the keeper that it has started ends
+that keeper."""
 MAX_RECORD = 256 * 1024 * 1024
 FRAME, SEND, BROADCAST, ACK, CONTROL = b"F", b"S", b"B", b"A", b"C"
 _HEADER = struct.Struct(">Ic")
@@ -73,7 +79,17 @@ def pack_control(message: Mapping[str, object]) -> bytes:
 
 
 def unpack_control(payload: bytes) -> dict[str, Any]:
-    return mapping(json.loads(payload))
+    return mapping(parse_json(payload))
+
+
+def versions() -> dict[str, object]:
+    """What we are, for the other side."""
+    return {"protocol": PROTOCOL, "version": __version__}
+
+
+def refused(why: str, **more: object) -> bytes:
+    """That a bridge is let in no further; `why` is `token`, `protocol` or `epoch`."""
+    return pack_control({"type": "refused", "why": why, **versions(), **more})
 
 
 async def read_record(reader: asyncio.StreamReader, most: int = MAX_RECORD) -> tuple[bytes, bytes]:

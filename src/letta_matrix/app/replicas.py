@@ -1,0 +1,169 @@
+"""One of several replicas: it stands by, acts, and makes way for the next."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+import structlog
+
+from letta_matrix import __version__
+from letta_matrix.app.relay import Address, Relay
+from letta_matrix.app.seat import DRAINING, PORTS, RUNNING, STANDBY, STARTING, Seat
+from letta_matrix.common.parts import part
+from letta_matrix.common.waiting import ended, is_set, unless
+from letta_matrix.config import Config
+from letta_matrix.doors.web.health import without_addresses
+from letta_matrix.doors.web.listening import PortTakenError, check_free, listen
+from letta_matrix.store.database import StoreError
+
+log = structlog.get_logger()
+
+_AGAIN = 2.0
+"""Seconds until a replica that could not begin to act tries again."""
+_CLOSING = 5.0
+
+
+class Acting(Protocol):
+    """What acts: the bridge. It is to begin anew where it is `unsure` what is stored."""
+
+    @property
+    def unsure(self) -> asyncio.Event: ...
+    async def start(self) -> None: ...
+    async def drain(self, within: float) -> None: ...
+    async def close(self) -> None: ...
+
+
+Make = Callable[[Seat], Acting]
+
+
+@part
+class Replicas:
+    """Runs this replica: what `make` makes acts whenever the seat is ours."""
+
+    _config: Config
+    _seat: Seat
+    _make: Make
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop`. Raises StoreError or PortTakenError where it cannot even stand by."""
+        seat = self._seat
+        check_free(self._config.listens)
+        await seat.open()
+        looking = asyncio.create_task(seat.run())
+        try:
+            while not stop.is_set():
+                if await self._wait(stop):
+                    await self._act(stop)
+        finally:
+            await ended(looking)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSING):
+                    await seat.let_go()
+                    await seat.close()
+
+    async def _wait(self, stop: asyncio.Event) -> bool:
+        """Stand by until the seat is ours, or `stop`; whether it is ours."""
+        seat = self._seat
+        seat.state = STANDBY
+        if not seat.won.is_set():
+            standby = Standby(self._config, seat)
+            await standby.open()
+            try:
+                await _first(seat.won.wait(), stop.wait(), standby.follow())
+            finally:
+                await standby.close()
+        return seat.won.is_set() and not stop.is_set()
+
+    async def _act(self, stop: asyncio.Event) -> None:
+        seat = self._seat
+        seat.state = STARTING
+        acting = self._make(seat)
+        try:
+            # Where another has taken over, what is begun here may wait for ever to be sure.
+            begun = await unless(seat.lost, acting.start())
+            if begun is not None:
+                begun.result()
+        except (StoreError, PortTakenError) as error:
+            log.error("this replica cannot act", reason=str(error))
+            await self._leave(acting)
+            await seat.let_go()
+            await is_set(stop, _AGAIN)
+            seat.wants = True
+            return
+        seat.state = RUNNING
+        await _first(seat.lost.wait(), stop.wait(), acting.unsure.wait())
+        if stop.is_set() and seat.holds:
+            seat.state = DRAINING
+            await acting.drain(self._config.replica.drain_timeout)
+        await self._leave(acting)
+
+    async def _leave(self, acting: Acting) -> None:
+        """Let go of all that acts."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSING):
+                await acting.close()
+        self._seat.stand_by()
+
+
+class Standby:
+    """The ports while another replica acts."""
+
+    def __init__(self, config: Config, seat: Seat) -> None:
+        self._config = config
+        self._seat = seat
+        self._relays = [Relay(self._way_to(name), self._told) for name in PORTS]
+
+    async def open(self) -> None:
+        """Listen where the bridge would. Raises PortTakenError."""
+        for relay, (hostname, port) in zip(self._relays, self._config.listens, strict=False):
+            await listen(relay.start, hostname, port)
+
+    async def follow(self) -> None:
+        """Whenever another replica acts, let go of what leads to the one before, for ever."""
+        acts = self._seat.active
+        while True:
+            await asyncio.sleep(_LOOK)
+            now = self._seat.active
+            if acts is not None and (now is None or now.replica_id != acts.replica_id):
+                for relay in self._relays:
+                    await relay.cut()
+            acts = now
+
+    async def close(self) -> None:
+        for relay in self._relays:
+            await relay.close()
+
+    def _way_to(self, name: str) -> Callable[[], Address | None]:
+        def address() -> Address | None:
+            active = self._seat.active
+            if active is None or name not in active.ports:
+                return None
+            return active.host, active.ports[name]
+
+        return address
+
+    def _told(self, path: str) -> tuple[int, Mapping[str, object]]:
+        """What `/health` and `/ready` say of a replica that stands by: ready as long as there is
+        one to pass on to."""
+        ready = self._seat.active is not None and self._seat.trouble is None
+        if path == "/ready":
+            return (200 if ready else 503), {"ready": ready}
+        status = "ok" if ready else "degraded"
+        replica = without_addresses(self._seat.told())
+        told = {"status": status, "ready": ready, "version": __version__, "replica": replica}
+        trouble = self._seat.trouble
+        return 200, {**told, "troubles": [] if trouble is None else [_IN_THE_LOG]}
+
+
+_LOOK = 0.5
+_IN_THE_LOG = "this replica cannot take over; its log says why"
+
+
+async def _first(*waits: Awaitable[object]) -> None:
+    """Until one of them is done; the others end."""
+    tasks = [asyncio.ensure_future(one) for one in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await ended(*tasks)

@@ -1,0 +1,136 @@
+"""Which of several replicas acts, and which there are. All times are the database's own."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Connection, delete, func, select, text, update
+from sqlalchemy.exc import IntegrityError
+
+from letta_matrix.store.database import HEAD, Database
+from letta_matrix.store.fence import ACTIVE
+from letta_matrix.store.schema import leases, replicas
+
+_SCHEMA = text("SELECT version_num FROM alembic_version")
+_FORGOTTEN = 3600.0
+"""Seconds after which a replica that is not heard of is no more listed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One process on the database. `ports` are where others reach it, by what they are for;
+    `seen` is how many seconds ago it was heard of."""
+
+    replica_id: str
+    host: str
+    ports: Mapping[str, int]
+    version: str
+    state: str
+    seen: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who has it, for how many more seconds (negative: it has ended), and the how manieth holder
+    that is."""
+
+    holder: str
+    epoch: int
+    left: float
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """Whose the lease is, None for nobody's, and which revision the schema has."""
+
+    lease: Lease | None
+    schema: str
+
+
+class Leases:
+    """The `leases` and `replicas` tables."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def beat(self, replica: Replica, seconds: float | None) -> Beat:
+        """Tell that a replica is there, and have it hold the lease for `seconds` from now if
+        nobody else does, and the schema is the one it knows (None: it does not want it). Raises
+        StoreUnavailable."""
+
+        def work(db: Connection) -> Beat:
+            _note(db, replica)
+            schema = str(db.execute(_SCHEMA).scalar())
+            if seconds is not None and schema == HEAD:
+                _take(db, replica.replica_id, seconds)
+            return Beat(_lease(db), schema)
+
+        return await self._database.write(work)
+
+    async def let_go(self, replica_id: str) -> None:
+        """A replica is gone: another may have its lease at once. Raises StoreUnavailable."""
+        ended = update(leases).where(leases.c.holder == replica_id).values(until=now())
+        gone = delete(replicas).where(replicas.c.replica_id == replica_id)
+        await self._database.execute(ended, gone)
+
+    async def all(self) -> list[Replica]:
+        """The replicas that were heard of in the last hour, by their ids."""
+        seen = (now() - replicas.c.seen_at).label("seen")
+        query = select(replicas, seen).order_by(replicas.c.replica_id)
+        return [
+            Replica(
+                row["replica_id"],
+                row["host"],
+                row["ports"],
+                row["version"],
+                row["state"],
+                float(row["seen"]),
+            )
+            for row in await self._database.rows(query)
+        ]
+
+
+def now() -> ColumnElement[float]:
+    """The database's time, as it runs on within a transaction."""
+    return func.extract("epoch", func.clock_timestamp()).cast(leases.c.until.type)
+
+
+def _note(db: Connection, replica: Replica) -> None:
+    values = {
+        "host": replica.host,
+        "ports": dict(replica.ports),
+        "version": replica.version,
+        "state": replica.state,
+        "seen_at": now(),
+    }
+    here = replicas.c.replica_id == replica.replica_id
+    if db.execute(update(replicas).where(here).values(**values)).rowcount:
+        return
+    db.execute(replicas.insert().values(replica_id=replica.replica_id, **values))
+    db.execute(delete(replicas).where(replicas.c.seen_at < now() - _FORGOTTEN))
+
+
+def _take(db: Connection, holder: str, seconds: float) -> None:
+    named, until = leases.c.name == ACTIVE, now() + seconds
+    # The epoch is not named here: a renewal is to change no column of a key.
+    renewed = update(leases).where(named, leases.c.holder == holder).values(until=until)
+    if db.execute(renewed).rowcount:
+        return
+    free = update(leases).where(named, leases.c.until < now())
+    taken = free.values(holder=holder, epoch=leases.c.epoch + 1, until=until)
+    if db.execute(taken).rowcount:
+        return
+    if db.execute(select(leases.c.name).where(named)).scalar() is not None:
+        return
+    first = leases.insert().values(name=ACTIVE, holder=holder, epoch=1, until=now() + seconds)
+    try:
+        with db.begin_nested():
+            db.execute(first)
+    except IntegrityError:
+        # Another was the first in the same moment.
+        return
+
+
+def _lease(db: Connection) -> Lease | None:
+    left = (leases.c.until - now()).label("left")
+    row = db.execute(select(leases, left).where(leases.c.name == ACTIVE)).mappings().one_or_none()
+    return None if row is None else Lease(row["holder"], row["epoch"], float(row["left"]))

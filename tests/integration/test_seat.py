@@ -1,0 +1,243 @@
+"""Which replica acts, by leases in a real PostgreSQL."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL, text, update
+from tests.builders import config_for
+from tests.waiting import eventually
+
+from letta_matrix.app import seat as seat_module
+from letta_matrix.app.seat import Seat
+from letta_matrix.store.database import HEAD, Database, StoreUnavailable
+from letta_matrix.store.faults import LeaseLost
+from letta_matrix.store.fence import Fence
+from letta_matrix.store.leases import now
+from letta_matrix.store.meta import Meta
+from letta_matrix.store.schema import leases
+
+NewSeat = Callable[..., Seat]
+_BEFORE = text("UPDATE alembic_version SET version_num = '0009'")
+_NEWEST = text(f"UPDATE alembic_version SET version_num = '{HEAD}'")
+
+
+@pytest.fixture
+async def new_seat(postgres_url: URL, tmp_path: Path) -> AsyncGenerator[NewSeat]:
+    """Makes the seats of replicas; a lease that nobody renews lasts for the whole test."""
+    made: list[Seat] = []
+
+    def make(**how: bool) -> Seat:
+        settings = {
+            "url": f"postgresql://bridge@127.0.0.1:{postgres_url.port}/{postgres_url.database}",
+            "password": postgres_url.password,
+        }
+        replica = {"lease": "10m", "address": f"bridge-{len(made) + 1}"}
+        made.append(Seat(config_for(tmp_path, database=settings, replica=replica), **how))
+        return made[-1]
+
+    yield make
+    for seat in made:
+        await seat.close()
+
+
+@pytest.fixture
+async def database(postgres_url: URL) -> AsyncGenerator[Database]:
+    database = Database(postgres_url)
+    yield database
+    await database.close()
+
+
+async def lapse(database: Database) -> None:
+    """The lease ends, as if its time were up."""
+    await database.execute(update(leases).values(until=now() - 1))
+
+
+async def test_who_is_first_acts_and_the_others_know_it(new_seat: NewSeat) -> None:
+    first, second = new_seat(), new_seat()
+    await first.open()
+    await second.open()
+    await first.look()
+    assert (first.holds, second.holds) == (True, False)
+    assert second.active is not None
+    assert second.active.replica_id == first.replica_id
+    assert second.active.host == "bridge-1"
+    assert [one.replica_id for one in first.replicas] == sorted(
+        (first.replica_id, second.replica_id)
+    )
+
+
+async def test_of_many_at_once_one_acts(new_seat: NewSeat) -> None:
+    seats = [new_seat() for _ in range(5)]
+    await asyncio.gather(*(seat.open() for seat in seats))
+    assert sum(seat.holds for seat in seats) == 1
+
+
+async def test_a_lease_that_has_ended_is_taken_with_a_new_epoch(
+    new_seat: NewSeat, database: Database
+) -> None:
+    first, second = new_seat(), new_seat()
+    await first.open()
+    await second.open()
+    await lapse(database)
+    await second.look()
+    assert second.holds
+    assert second.epoch == first.epoch + 1
+    await first.look()
+    assert first.lost.is_set()
+    assert not first.holds
+
+
+async def test_a_lease_that_has_ended_and_was_not_taken_goes_on(
+    new_seat: NewSeat, database: Database
+) -> None:
+    seat = new_seat()
+    await seat.open()
+    await lapse(database)
+    await seat.look()
+    assert seat.holds
+    assert seat.epoch == 1
+    assert not seat.lost.is_set()
+
+
+async def test_who_lets_go_is_followed_at_once(new_seat: NewSeat) -> None:
+    first, second = new_seat(), new_seat()
+    await first.open()
+    await second.open()
+    await first.let_go()
+    await second.look()
+    assert second.holds
+    assert [one.replica_id for one in second.replicas] == [second.replica_id]
+
+
+async def test_nothing_is_written_by_who_held_it_before(
+    new_seat: NewSeat, database: Database, postgres_url: URL
+) -> None:
+    first, second = new_seat(), new_seat()
+    await first.open()
+    fenced = Database(postgres_url, first.fence())
+    try:
+        await Meta(fenced).set("who", "first")
+        await second.open()
+        await lapse(database)
+        await second.look()
+        with pytest.raises(LeaseLost):
+            await Meta(fenced).set("who", "first, late")
+        assert await Meta(fenced).get("who") == "first"
+    finally:
+        await fenced.close()
+
+
+async def test_nobody_takes_over_in_the_midst_of_a_transaction(
+    new_seat: NewSeat, database: Database, postgres_url: URL
+) -> None:
+    """And a renewal does not wait for one."""
+    first, second = new_seat(), new_seat()
+    await first.open()
+    await second.open()
+    begun, goes_on = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    fenced = Database(postgres_url, first.fence())
+
+    def slow(db: object) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        asyncio.run_coroutine_threadsafe(goes_on.wait(), loop).result()
+
+    writing = asyncio.create_task(fenced.write(slow))
+    await begun.wait()
+    await first.look()
+    assert first.holds
+    await lapse(database)
+    taking = asyncio.create_task(second.look())
+    waits = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+    while not await database.read(lambda db: db.execute(waits).scalar()):
+        assert not taking.done()
+    goes_on.set()
+    await writing
+    await taking
+    assert second.holds
+    await fenced.close()
+
+
+async def test_what_is_unsure_waits_until_it_is_sure(new_seat: NewSeat, postgres_url: URL) -> None:
+    seat = new_seat()
+    await seat.open()
+    sure = asyncio.Event()
+
+    async def until_sure() -> None:
+        await sure.wait()
+
+    fenced, open_to_all = Database(postgres_url, Fence(seat.epoch, until_sure)), Meta(seat.database)
+    writing = asyncio.create_task(Meta(fenced).set("who", "me"))
+
+    async def is_written() -> bool:
+        return await open_to_all.get("who") == "me"
+
+    await eventually(is_written, what="it is written")
+    assert not writing.done()
+    sure.set()
+    await writing
+    await fenced.close()
+
+
+async def test_a_schema_of_a_later_version_is_left_to_others(
+    new_seat: NewSeat, database: Database
+) -> None:
+    first, second = new_seat(), new_seat()
+    await first.open()
+    await second.open()
+    await database.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    await first.look()
+    assert first.lost.is_set()
+    assert first.trouble is not None
+    assert "newer letta-matrix" in first.trouble.says
+    await lapse(database)
+    await second.look()
+    assert not second.holds
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_an_older_schema_waits_for_who_knows_it(
+    new_seat: NewSeat, database: Database, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    older, newer = new_seat(), new_seat(migrates=at_once)
+    await older.open()
+    await database.execute(_BEFORE)
+
+    async def migrate() -> None:
+        await database.execute(_NEWEST)
+
+    monkeypatch.setattr(seat_module, "_WITH_REPLICAS", "0001")
+    monkeypatch.setattr(newer.database, "migrate", migrate)
+    await newer.open()
+    if not at_once:
+        assert newer.trouble is not None
+        assert "run --migrate" in newer.trouble.remedy
+        assert await database.revision() != HEAD
+        await older.let_go()
+        await newer.look()
+    assert await database.revision() == HEAD
+    await lapse(database)
+    await newer.look()
+    assert newer.holds
+
+
+async def test_an_outage_is_told_and_ends(
+    new_seat: NewSeat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seat = new_seat()
+    await seat.open()
+    write = seat.database.write
+
+    async def fails(_work: object) -> None:
+        raise StoreUnavailable("the server is away")
+
+    monkeypatch.setattr(seat.database, "write", fails)
+    await seat.look()
+    assert seat.trouble is not None
+    # By its own clock it is sure until the lease has nearly ended.
+    assert seat.holds
+    monkeypatch.setattr(seat.database, "write", write)
+    await seat.look()
+    assert seat.trouble is None

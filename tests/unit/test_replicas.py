@@ -1,0 +1,150 @@
+"""How a replica comes to act, and makes way: the steps alone, with a seat that the test gives."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.builders import config_for
+from tests.servers import free_port
+from tests.waiting import eventually
+
+from letta_matrix.app.replicas import Replicas
+from letta_matrix.store.database import StoreError
+from letta_matrix.store.leases import Replica
+
+
+class FakeSeat:
+    """A seat without a database: who has it is what the test says."""
+
+    def __init__(self) -> None:
+        self.won, self.lost = asyncio.Event(), asyncio.Event()
+        self.state, self.wants, self.holds = "", True, False
+        self.active: Replica | None = None
+        self.trouble = None
+        self.told: list[str] = []
+
+    async def open(self) -> None:
+        self.told.append("opened")
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    def stand_by(self) -> None:
+        self.holds = False
+        self.won.clear()
+        self.lost.clear()
+
+    async def let_go(self) -> None:
+        self.told.append("let go")
+        self.stand_by()
+
+    async def close(self) -> None:
+        self.told.append("closed")
+
+    def give(self) -> None:
+        self.holds = True
+        self.won.set()
+
+
+class FakeBridge:
+    def __init__(self, told: list[str], fault: Exception | None) -> None:
+        self._told, self._fault = told, fault
+        self.unsure = asyncio.Event()
+
+    async def start(self) -> None:
+        self._told.append("start")
+        if self._fault is not None:
+            raise self._fault
+
+    async def drain(self, within: float) -> None:
+        self._told.append(f"drain {within:.0f}")
+
+    async def close(self) -> None:
+        self._told.append("close")
+
+
+class Stage:
+    def __init__(self, directory: Path) -> None:
+        names = ("appservice", "api", "mcp")
+        ports: dict[str, Any] = {name: {"port": free_port()} for name in names}
+        ports["mcp"]["websocket_port"] = free_port()
+        ports["appservice"] |= {"as_token": "as-secret", "hs_token": "hs-secret"}
+        self.config = config_for(directory, **ports)
+        self.seat, self.stop = FakeSeat(), asyncio.Event()
+        self.fault: Exception | None = None
+        replicas = Replicas(self.config, self.seat, lambda _: FakeBridge(self.told, self.fault))  # pyright: ignore[reportArgumentType]
+        self.running = asyncio.create_task(replicas.run(self.stop))
+
+    @property
+    def told(self) -> list[str]:
+        return self.seat.told
+
+    async def until(self, *told: str) -> None:
+        await eventually(lambda: self.told[-len(told) :] == list(told), what=f"{told}: {self.told}")
+
+    async def is_listening(self) -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", self.config.api.port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncGenerator[Stage]:
+    stage = Stage(tmp_path)
+    yield stage
+    stage.stop.set()
+    await stage.running
+
+
+async def test_it_listens_while_another_acts(stage: Stage) -> None:
+    await eventually(stage.is_listening, what="it listens")
+    assert stage.told == ["opened"]
+
+
+async def test_it_acts_once_the_seat_is_its_own(stage: Stage) -> None:
+    await eventually(stage.is_listening, what="it listens")
+    stage.seat.give()
+    await stage.until("start")
+    await eventually(lambda: stage.seat.state == "active", what="it is said to act")
+    # The bridge's own ports are free for it.
+    assert not await stage.is_listening()
+
+
+async def test_the_loser_closes_and_listens_again(stage: Stage) -> None:
+    stage.seat.give()
+    await stage.until("start")
+    stage.seat.holds = False
+    stage.seat.lost.set()
+    await stage.until("start", "close")
+    await eventually(stage.is_listening, what="it listens")
+    stage.seat.give()
+    await stage.until("start", "close", "start")
+
+
+async def test_told_to_end_it_finishes_and_only_then_lets_go(stage: Stage) -> None:
+    stage.seat.give()
+    await stage.until("start")
+    stage.stop.set()
+    await stage.running
+    assert stage.told == ["opened", "start", "drain 20", "close", "let go", "closed"]
+
+
+async def test_a_loser_that_is_told_to_end_finishes_nothing(stage: Stage) -> None:
+    stage.seat.give()
+    await stage.until("start")
+    stage.seat.holds = False
+    stage.stop.set()
+    await stage.running
+    assert stage.told == ["opened", "start", "close", "let go", "closed"]
+
+
+async def test_one_that_cannot_act_leaves_it_to_others(stage: Stage) -> None:
+    stage.fault = StoreError("the schema is newer")
+    stage.seat.give()
+    await stage.until("start", "close", "let go")
+    assert not stage.seat.holds
