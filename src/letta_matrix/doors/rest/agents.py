@@ -4,7 +4,7 @@ import asyncio
 from typing import Annotated
 
 from fastapi import Depends, Path
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from letta_matrix.common import clock
 from letta_matrix.doors.rest.calling import IdempotencyKey, Json, do
@@ -26,6 +26,9 @@ AgentId = Annotated[str, Path(max_length=255, examples=[AGENT_ID])]
 
 
 class NewAgent(WriteBody, CreateAgent):
+    # FastAPI takes none whose making is put off.
+    model_config = ConfigDict(defer_build=False)
+
     wait_seconds: float = Field(
         15.0, ge=0, le=120, description="how long to wait until it has its room"
     )
