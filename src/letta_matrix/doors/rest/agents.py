@@ -15,8 +15,8 @@ from letta_matrix.doors.rest.security import Admin, Api, Holder
 from letta_matrix.doors.rest.services import Services
 from letta_matrix.operations.agent_lists import known_agent
 from letta_matrix.operations.agents import CreateAgent
+from letta_matrix.operations.records import Agent
 from letta_matrix.operations.types import AgentDetails
-from letta_matrix.store.agents import Agent
 
 router = router_for("agents")
 
