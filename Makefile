@@ -2,11 +2,11 @@
 # Needed beforehand: git, make, Python >= 3.11. The rest is installed into .venv and build/.
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint format bench lock setup clean
+.PHONY: help up test lint format docs bench lock setup clean
 .SILENT:
 
 BIN := .venv/bin
-CODE := $(wildcard src tests bench)
+CODE := $(wildcard src tests bench docsite)
 ARGS ?=
 # Most tests wait for servers, so that three at once keep two cores busy. Files stay whole and in
 # their order: each process has servers of its own, and bridges that files next to each other share.
@@ -37,6 +37,11 @@ format: ## Format the code and fix what can be fixed by itself
 	scripts/setup dev
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
+
+docs: ## Build the documentation into build/site, and check its links
+	scripts/setup docs
+	$(BIN)/python -m docsite
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: ## Measure; prints a table and writes build/bench.json
 	scripts/setup dev

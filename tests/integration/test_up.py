@@ -17,8 +17,11 @@ from typing import Any
 
 import aiohttp
 import pytest
+from tests.doc_commands import OF_SYNAPSE
+from tests.integration.people import Person
 from tests.servers import children_of, free_offset, is_running
 from tests.squatter import UID, squatting
+from tests.typed_pages import PAGES, Folder
 from tests.waiting import eventually, within
 
 from letta_matrix.stack import confine
@@ -378,6 +381,52 @@ async def test_a_new_link_is_made_once_a_minute(stack: Up, http: aiohttp.ClientS
     refused = await eventually(refusal)
     told = r"letta-matrix: no link this time: Synapse makes one a minute; the next one in \d+ s\n"
     assert re.fullmatch(told, refused)
+
+
+async def test_what_the_documentation_has_people_type_works(
+    stack: Up, http: aiohttp.ClientSession, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
+    folders = [Folder(tmp_path / Path(page.name).name, stack.data, stack.offset) for page in PAGES]
+    typed = [folder.run(page) for folder, page in zip(folders, PAGES, strict=True)]
+    answering = asyncio.create_task(_answer_the_question(stack, http))
+    said = await asyncio.gather(*typed)
+    await within(answering)
+    for page, text in zip(PAGES, said, strict=True):
+        with subtests.test(page=page.name):
+            assert [one for one in page.shows if one not in text] == [], text
+
+
+async def test_the_documentation_knows_where_synapse_is_told_what(
+    stack: Up, http: aiohttp.ClientSession
+) -> None:
+    for method, path in OF_SYNAPSE:
+        url = f"{stack.state['homeserver']['url']}{path}"
+        async with http.request(method, url, json={}) as response:
+            assert (await response.json())["errcode"] not in ("M_UNRECOGNIZED", "M_NOT_FOUND"), path
+
+
+async def _answer_the_question(stack: Up, http: aiohttp.ClientSession) -> None:
+    """The one that docs/how-to/rest.md has a program ask."""
+    human = stack.state["users"]["admin"]
+    url = f"{stack.state['homeserver']['url']}/_matrix/client/v3"
+    who = {"type": "m.id.user", "user": human["user_id"]}
+    password = {"type": "m.login.password", "identifier": who, "password": human["password"]}
+
+    async def logged_in() -> str:
+        async with http.post(f"{url}/login", json=password) as response:
+            return (await response.json()).get("access_token", "")
+
+    where = stack.state["homeserver"]["url"]
+    admin = Person(http, where, human["user_id"], await eventually(logged_in))
+    _, listed, _ = await _letta_matrix("agents", "--json", "-c", str(stack.data / "config.yaml"))
+    room_id = next(one["room_id"] for one in json.loads(listed) if one["name"] == "Meridian")
+
+    async def asked() -> bool:
+        events = (await admin.get(f"/rooms/{room_id}/messages", dir="b", limit="20"))["chunk"]
+        return any("Tea or coffee?" in event["content"].get("body", "") for event in events)
+
+    await eventually(asked)
+    await admin.send(room_id, "tea")
 
 
 async def test_ctrl_c_ends_everything_and_the_next_start_keeps_it(stack: Up) -> None:

@@ -8,9 +8,12 @@ import pytest
 from jsonschema import Draft202012Validator
 from tests.fake_homeserver import FakeHomeserver
 from tests.rest_document import DOCUMENT, OPERATIONS
-from tests.unit.api_stage import Api, api_on, problem, stage_on
+from tests.unit.api_stage import ALL, Api, api_on, problem, stage_on
 
+from letta_matrix.access.principal import Scope
 from letta_matrix.doors.rest.problems import MEDIA_TYPE, PROBLEMS
+from letta_matrix.doors.rest.security import SCOPE
+from letta_matrix.operations.registry import every
 
 Json = dict[str, Any]
 
@@ -47,6 +50,30 @@ async def test_nothing_goes_without_a_token(api: Api, subtests: pytest.Subtests)
             assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
+async def test_the_scope_that_is_told_is_the_one_that_is_needed(
+    api: Api, subtests: pytest.Subtests
+) -> None:
+    says_itself = {one.called for one in every() if one.scope is None}
+    tokens = {scope: await api.token(ALL - {scope}) for scope in Scope}
+    none = await api.token(frozenset())
+    for method, path in OPERATIONS:
+        operation = DOCUMENT["paths"][path][method.lower()]
+        if "security" not in operation or operation["operationId"] in says_itself:
+            continue
+        scope = operation.get(SCOPE)
+        with subtests.test(method=method, path=path):
+            answer = await api.call(
+                method,
+                path.replace("{agent_id}", "agent-1").replace("{name}", "matrix_whoami"),
+                tokens[Scope(scope)] if scope else none,
+                params=[(name, "x") for name in _needed_in_query(operation)],
+                **({"content": b"x"} if path.endswith("/media") else {"json": _example(operation)}),
+            )
+            forbidden = answer.status_code == 403 and problem(answer)[1] == "forbidden"
+            # Any tool asks for its own.
+            assert forbidden == (scope is not None or path.endswith("/tools/{name}")), answer.text
+
+
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 def test_every_operation_is_documented(method: str, path: str) -> None:
     operation = DOCUMENT["paths"][path][method.lower()]
@@ -78,6 +105,13 @@ def _contents(operation: Json) -> Iterator[Json]:
     for part in [operation.get("requestBody", {}), *operation["responses"].values()]:
         if "application/json" in part.get("content", {}):
             yield part["content"]["application/json"]
+
+
+def _needed_in_query(operation: Json) -> list[str]:
+    parameters = operation.get("parameters", [])
+    taken = [one for one in parameters if one["in"] == "query"]
+    # A file has to be called something, here or in its form.
+    return [one["name"] for one in taken if one["required"] or one["name"] == "filename"]
 
 
 def _example(operation: Json) -> Any:

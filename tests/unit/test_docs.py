@@ -5,21 +5,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import reduce
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast, get_args
-from urllib.parse import unquote
 
 import pytest
 import yaml
-from fastapi import FastAPI
 from pydantic import BaseModel, create_model
 from pydantic.fields import FieldInfo
-from starlette.routing import compile_path
-from tests.builders import config_for
+from tests.doc_blocks import FENCE, PAGES, ROOT
+from tests.rest_document import DOCUMENT, OPERATIONS
 from tests.unit.fake_openai_api import FakeOpenAIApi
 from typer.testing import CliRunner
 
-from letta_matrix.access.principal import TOOL_SCOPES, Scope
 from letta_matrix.cli.main import app
 from letta_matrix.config import (
     AppServerRuntime,
@@ -30,20 +26,16 @@ from letta_matrix.config import (
     PortalSettings,
     SmsSettings,
 )
-from letta_matrix.doors.chat.registry import all_commands
-from letta_matrix.doors.rest.app import make_app
-from letta_matrix.doors.rest.problems import PROBLEMS
+from letta_matrix.doors.rest.routing import PREFIX
+from letta_matrix.doors.rest.security import SCOPE
 from letta_matrix.runtimes.app_server import AppServer
 from letta_matrix.runtimes.letta_api import LettaApi
 from letta_matrix.runtimes.openai_compatible import OpenAICompatible
 from letta_matrix.runtimes.protocol import AgentRuntime, Capabilities
-from letta_matrix.toolbox.registry import Toolbox
 
-ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
 
-_FENCE = re.compile(r"^ {0,3}(`{3,})[^\n]*\n.*?^ {0,3}\1 *$", re.DOTALL | re.MULTILINE)
+_TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
 _CODE = re.compile(r"`+[^`\n]*`+")
 _LINK = re.compile(r"\]\(([^()\s]+)\)")
 _HEADING = re.compile(r"^#{1,6} +(.+)$", re.MULTILINE)
@@ -118,95 +110,36 @@ async def test_the_table_of_capabilities_is_what_the_adapters_say(tmp_path: Path
     assert [asdict(one) for one in documented_capabilities()] == [asdict(one) for one in said]
 
 
-def test_every_command_is_documented_with_its_usage() -> None:
-    listed = rows(section(text_of("how-to/commands.md"), "# Commands"))
-    documented = {codes(row[0])[0]: codes(row[2]) for row in listed if row[0].startswith("`!")}
+def test_every_path_of_the_original_integration_is_documented_with_its_scope() -> None:
+    below = section(text_of("how-to/rest.md"), "## The original integration's paths")
+    listed = [row for row in rows(below) if row[0]]
+    documented = {(codes(row[0])[0], codes(row[1])[0]): row[2].strip("`") for row in listed}
+    assert len(documented) == len(listed)
     assert documented == {
-        command.usage: [f"!{alias}" for alias in command.aliases]
-        for command in all_commands()
-        if not command.hidden
+        (method, path): DOCUMENT["paths"][path][method.lower()].get(SCOPE, "none")
+        for method, path in OPERATIONS
+        if not path.startswith(PREFIX)
     }
 
 
-def test_the_commands_said_to_be_for_admins_are_those_for_admins() -> None:
-    shown = [command for command in all_commands() if not command.hidden]
-    admins = [command.permission == "admin" for command in shown]
-    assert admins == sorted(admins)
-    assert sum(admins) == 10
-    assert "The last ten are for admins" in text_of("how-to/commands.md")
+def test_every_page_that_the_program_names_is_there() -> None:
+    sources = [path for path in (ROOT / "src").rglob("*") if path.suffix in (".py", ".js")]
+    named = {
+        page
+        for path in sources
+        if "vendor" not in path.parts
+        for page in re.findall(r"docs/[\w/-]+\.md", path.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 5
+    assert [page for page in named if not (ROOT / page).is_file()] == []
 
 
-def toolbox_of(directory: Path) -> Toolbox:
-    nothing = cast("Any", None)
-    return Toolbox(config_for(directory), *[nothing] * 7)
-
-
-@pytest.mark.parametrize("scope", sorted(TOOL_SCOPES))
-def test_every_tool_is_documented_under_its_scope(scope: Scope, tmp_path: Path) -> None:
-    below = section(section(text_of("how-to/agents-act.md"), "## The tools"), f"### `{scope}`")
-    listed = rows(below)[1:]
-    tools = [tool for tool in toolbox_of(tmp_path).tools.values() if tool.scope == scope]
-    assert [codes(row[0])[0] for row in listed] == [tool.name for tool in tools]
-    marked = {codes(row[0])[0] for row in listed if row[1].endswith("; `destructive`")}
-    assert marked == {tool.name for tool in tools if tool.destructive}
-
-
-@pytest.fixture
-def api(tmp_path: Path) -> FastAPI:
-    """The REST API as it describes itself; it has nothing to answer with."""
-    config = config_for(tmp_path)
-    return make_app(cast("Any", SimpleNamespace(config=config, homeserver=None)))
-
-
-def operations(api: FastAPI) -> set[tuple[str, str]]:
-    """Method and path of every endpoint."""
-    paths: Mapping[str, Mapping[str, object]] = api.openapi()["paths"]
-    return {(method.upper(), path) for path, methods in paths.items() for method in methods}
-
-
-def documented_operations(heading: str, prefix: str) -> list[tuple[str, str]]:
-    listed = rows(section(text_of("how-to/rest.md"), heading))
-    found = [codes(row[0]) + codes(row[1]) for row in listed if row[0]]
-    return [(method, prefix + path) for method, path in found]
-
-
-def test_every_endpoint_is_documented(api: FastAPI) -> None:
-    ours = documented_operations("## Endpoints", "/api/v1")
-    compatible = documented_operations("## The original integration's paths", "")
-    documented = ours + compatible
-    assert len(documented) == len(set(documented))
-    assert set(documented) == operations(api)
-
-
-def test_every_type_of_problem_is_documented_with_its_status() -> None:
-    listed = rows(section(text_of("how-to/rest.md"), "## Problems"))[1:]
-    documented = [(codes(row[0])[0], int(row[1])) for row in listed]
-    assert documented == [(slug, kind.status) for slug, kind in PROBLEMS.items()]
-
-
-@pytest.mark.parametrize("page", ["../README.md", "how-to/rest.md"])
-def test_the_requests_that_are_shown_are_those_of_the_api(page: str, api: FastAPI) -> None:
-    shown = requests_of(text_of(page))
-    known = [(method, compile_path(path)[0]) for method, path in operations(api)]
-    unknown = [
-        (method, path)
-        for method, path in shown
-        if not any(method == other and pattern.match(path) for other, pattern in known)
-    ]
-    assert shown
-    assert unknown == []
-
-
-def requests_of(text: str) -> list[tuple[str, str]]:
-    """Method and path of what is asked of `$API` by curl in code blocks."""
-    lines = "\n".join(match[0] for match in _FENCE.finditer(text)).replace("\\\n", " ")
-    asked = [line for line in lines.split("\n") if "curl" in line and "$API" in line]
-    paths = [re.findall(r"\$API([^\s\"?)]*)", line)[0] for line in asked]
-    sent = [re.search(r" -(d|F) ", line) is not None for line in asked]
-    return [
-        ("POST" if posts else "GET", "/api/v1" + unquote(path))
-        for posts, path in zip(sent, paths, strict=True)
-    ]
+def test_every_test_that_a_page_names_is_there() -> None:
+    named = {name for page in PAGES for name in _TEST.findall(page.read_text(encoding="utf-8"))}
+    assert len(named) > 30
+    for path, test in named:
+        text = (ROOT / path).read_text(encoding="utf-8")
+        assert not test or re.search(rf"^(async )?def {test}\(", text, re.MULTILINE), (path, test)
 
 
 @pytest.mark.parametrize("name", _SECTIONS)
@@ -315,7 +248,7 @@ def test_no_link_of_the_documentation_leads_nowhere(page: Path) -> None:
 
 
 def prose(page: Path) -> str:
-    return _CODE.sub("", _FENCE.sub("", page.read_text(encoding="utf-8")))
+    return _CODE.sub("", FENCE.sub("", page.read_text(encoding="utf-8")))
 
 
 def leads_somewhere(page: Path, target: str) -> bool:
@@ -328,5 +261,5 @@ def leads_somewhere(page: Path, target: str) -> bool:
 
 def anchors(page: Path) -> Sequence[str]:
     """What its headings are called in links, as GitHub makes them."""
-    headings = _HEADING.findall(_FENCE.sub("", page.read_text(encoding="utf-8")))
+    headings = _HEADING.findall(FENCE.sub("", page.read_text(encoding="utf-8")))
     return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]

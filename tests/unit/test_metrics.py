@@ -213,14 +213,6 @@ def promtool(*arguments: str, given: str = "") -> str:
     return said
 
 
-async def test_every_metric_is_documented(watched: Watched) -> None:
-    listed = rows(section(text_of("how-to/monitoring.md"), "## The metrics"))[1:]
-    documented = [(codes(row[0])[0], row[1], tuple(codes(row[2])), row[3]) for row in listed]
-    assert documented == [
-        (metric.name, metric.kind, metric.labels, metric.says) for metric in watched.metrics.all()
-    ]
-
-
 def shipped() -> Mapping[str, str]:
     """What is given to Prometheus and Grafana, by name."""
     return {

@@ -32,12 +32,13 @@ RoomsOption = Annotated[
     typer.Option(
         "--rooms",
         metavar="ROOMS",
-        help="The only rooms it is for: ids or aliases, with commas. Default: all.",
+        help="The only rooms it is for: ids, or aliases, which are looked up once, now; with "
+        "commas. Default: all.",
         show_default=False,
     ),
 ]
 ExpiresOption = Annotated[
-    str, typer.Option("--expires", metavar="TIME", help="Such as 12h, 90d, or never.")
+    str, typer.Option("--expires", metavar="TIME", help="Such as 30m, 12h, 90d, 8w, or never.")
 ]
 LabelOption = Annotated[
     str, typer.Option("--label", metavar="TEXT", help="What it is for.", show_default=False)

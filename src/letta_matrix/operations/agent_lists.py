@@ -50,7 +50,7 @@ class AgentLists:
     @operation("agents.list", None, AgentPage, rest="GET /agents")
     async def list_agents(self, caller: Caller, params: ListedAgents) -> Result:
         """List the agents, the first known first; for a token that is limited to rooms those whose
-        rooms they are."""
+        rooms they are. Needs the scope `agents` or `admin`."""
         _check(caller.principal)
         found = [
             agent
@@ -67,7 +67,8 @@ class AgentLists:
 
     @operation("agents.get", None, AgentDetails, rest="GET /agents/{agent_id}")
     async def get_agent(self, caller: Caller, params: OneAgent) -> AgentDetails:
-        """An agent, with what an operator needs to know of it."""
+        """An agent, with what an operator needs to know of it. Needs the scope `agents` or
+        `admin`."""
         holder = caller.principal
         _check(holder)
         agent = known_agent(self._directory, holder, params.agent_id)

@@ -6,12 +6,13 @@ from typing import Annotated
 from fastapi import Depends, Path
 from pydantic import ConfigDict, Field
 
+from letta_matrix.access.principal import Scope
 from letta_matrix.common import clock
 from letta_matrix.doors.rest.calling import IdempotencyKey, Json, do
 from letta_matrix.doors.rest.examples import AGENT_ID
 from letta_matrix.doors.rest.problems import Problem, may
 from letta_matrix.doors.rest.routing import WriteBody, router_for
-from letta_matrix.doors.rest.security import Admin, Api, Holder
+from letta_matrix.doors.rest.security import Admin, Api, Holder, needs
 from letta_matrix.doors.rest.services import Services
 from letta_matrix.operations.agent_lists import known_agent
 from letta_matrix.operations.agents import CreateAgent
@@ -54,6 +55,7 @@ IdOfPath = Annotated[str, Depends(_id_of)]
     status_code=201,
     response_model=AgentDetails,
     responses=may("conflict", "not-found", "refused"),
+    openapi_extra=needs(Scope.ADMIN),
 )
 async def create_agent(holder: Admin, api: Api, body: NewAgent, key: IdempotencyKey = "") -> Json:
     """Create an agent at its runtime and wait until it has its room.

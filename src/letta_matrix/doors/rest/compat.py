@@ -36,7 +36,7 @@ from letta_matrix.doors.rest.compat_models import (
     CompatSent,
 )
 from letta_matrix.doors.rest.problems import FROM_TOOLS, Problem, may
-from letta_matrix.doors.rest.security import Api, peer_of
+from letta_matrix.doors.rest.security import Api, needs, peer_of
 from letta_matrix.doors.rest.services import Services
 
 _MOST_ROOMS = 200
@@ -86,7 +86,11 @@ async def login_auto_post() -> None:
     raise Problem("gone", _GONE)
 
 
-@router.post("/messages/send", responses=FROM_TOOLS | may("foreign-homeserver"))
+@router.post(
+    "/messages/send",
+    responses=FROM_TOOLS | may("foreign-homeserver"),
+    openapi_extra=needs(Scope.WRITE),
+)
 async def send_compatible(api: Api, door: Entrance, sent: CompatSend) -> CompatSent:
     """Send a message to a room; Markdown becomes Matrix HTML."""
     holder = await door.admit(Scope.WRITE, sent.access_token)
@@ -97,7 +101,11 @@ async def send_compatible(api: Api, door: Entrance, sent: CompatSend) -> CompatS
     return CompatSent(success=True, event_id=event_id, message="Message sent successfully")
 
 
-@router.post("/messages/get", responses=FROM_TOOLS | may("foreign-homeserver"))
+@router.post(
+    "/messages/get",
+    responses=FROM_TOOLS | may("foreign-homeserver"),
+    openapi_extra=needs(Scope.READ),
+)
 async def get_compatible(api: Api, door: Entrance, wish: CompatGet) -> CompatMessages:
     """Get the newest messages of a room, the oldest first."""
     holder = await door.admit(Scope.READ, wish.access_token)
@@ -107,7 +115,11 @@ async def get_compatible(api: Api, door: Entrance, wish: CompatGet) -> CompatMes
     return CompatMessages(success=True, messages=messages, message=said)
 
 
-@router.get("/messages/recent", responses=FROM_TOOLS | may("foreign-homeserver"))
+@router.get(
+    "/messages/recent",
+    responses=FROM_TOOLS | may("foreign-homeserver"),
+    openapi_extra=needs(Scope.READ),
+)
 async def recent_compatible(
     api: Api,
     door: Entrance,
@@ -142,7 +154,9 @@ async def recent_compatible(
     )
 
 
-@router.get("/rooms/list", responses=FROM_TOOLS | may("foreign-homeserver"))
+@router.get(
+    "/rooms/list", responses=FROM_TOOLS | may("foreign-homeserver"), openapi_extra=needs(Scope.READ)
+)
 async def rooms_compatible(api: Api, door: Entrance, homeserver: Homeserver = "") -> CompatRoomList:
     """List the rooms that the token acts in."""
     holder = await door.admit(Scope.READ)

@@ -16,7 +16,7 @@ from letta_matrix.doors.rest.compat_models import (
     CompatSynced,
 )
 from letta_matrix.doors.rest.problems import Problem, may
-from letta_matrix.doors.rest.security import Api
+from letta_matrix.doors.rest.security import Api, needs
 from letta_matrix.doors.rest.services import Services
 from letta_matrix.operations.agent_lists import is_shown
 from letta_matrix.operations.records import Agent, AgentStatus
@@ -24,7 +24,7 @@ from letta_matrix.operations.records import Agent, AgentStatus
 router = compatible_router()
 
 
-@router.post("/webhook/new-agent", responses=may("not-found"))
+@router.post("/webhook/new-agent", responses=may("not-found"), openapi_extra=needs(Scope.ADMIN))
 async def new_agent(api: Api, door: Entrance, told: CompatNewAgent) -> CompatSynced:
     """List every runtime's agents now, because there is a new one."""
     holder = await door.admit(Scope.ADMIN)
@@ -41,7 +41,7 @@ async def new_agent(api: Api, door: Entrance, told: CompatNewAgent) -> CompatSyn
     )
 
 
-@router.get("/agents/mappings")
+@router.get("/agents/mappings", openapi_extra=needs(Scope.AGENTS))
 async def mappings(api: Api, door: Entrance) -> CompatMappings:
     """List the agents with their users and rooms, by agent id."""
     holder = await door.admit(Scope.AGENTS)
@@ -53,7 +53,9 @@ async def mappings(api: Api, door: Entrance) -> CompatMappings:
     )
 
 
-@router.get("/agents/{agent_id}/room", responses=may("not-found"))
+@router.get(
+    "/agents/{agent_id}/room", responses=may("not-found"), openapi_extra=needs(Scope.AGENTS)
+)
 async def agent_room(
     api: Api, door: Entrance, agent_id: Annotated[str, Path(max_length=255, examples=["agent-1"])]
 ) -> CompatAgentRoom:

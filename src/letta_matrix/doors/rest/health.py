@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from letta_matrix.access.principal import Scope
 from letta_matrix.common.vitals import State
 from letta_matrix.doors.rest.routing import Answer, router_for
-from letta_matrix.doors.rest.security import Api, Holder, Reader
+from letta_matrix.doors.rest.security import Api, Holder, Reader, needs
 from letta_matrix.doors.web.health import counted
 from letta_matrix.operations.records import AgentStatus
 
@@ -84,7 +84,7 @@ async def health(api: Api, holder: Holder) -> Health:
     return Health.model_validate(dict(report) if Scope.ADMIN in holder.scopes else counted(report))
 
 
-@router.get("/stats")
+@router.get("/stats", openapi_extra=needs(Scope.READ))
 async def stats(request: Request, api: Api, _: Reader) -> Stats:
     """Tell what the bridge has done, and what waits."""
     report: dict[str, Any] = dict(api.health())

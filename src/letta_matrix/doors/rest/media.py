@@ -8,12 +8,13 @@ from typing import Annotated, Any
 from fastapi import Depends, Path, Query, Request
 from fastapi.responses import StreamingResponse
 
+from letta_matrix.access.principal import Scope
 from letta_matrix.doors.rest.calling import IdempotencyKey, Json, call
 from letta_matrix.doors.rest.downloading import Found, attached, forward
 from letta_matrix.doors.rest.paths import EventOfPath, RoomOfPath
 from letta_matrix.doors.rest.problems import FROM_TOOLS, Problem
 from letta_matrix.doors.rest.routing import router_for
-from letta_matrix.doors.rest.security import Api, Holder, Reader
+from letta_matrix.doors.rest.security import Api, Holder, Reader, needs
 from letta_matrix.doors.rest.uploading import upload_of
 from letta_matrix.toolbox.files import PostedImage
 
@@ -48,7 +49,7 @@ Opened = Annotated[AsyncExitStack, Depends(_opened)]
     status_code=201,
     response_model=PostedImage,
     responses=FROM_TOOLS,
-    openapi_extra={"requestBody": _BODY},
+    openapi_extra={"requestBody": _BODY} | needs(Scope.WRITE),
 )
 async def upload_media(
     request: Request,
@@ -73,7 +74,10 @@ async def upload_media(
 
 
 @router.get(
-    "/rooms/{room}/messages/{event_id}/media", response_model=None, responses=FROM_TOOLS | _FILE
+    "/rooms/{room}/messages/{event_id}/media",
+    response_model=None,
+    responses=FROM_TOOLS | _FILE,
+    openapi_extra=needs(Scope.READ),
 )
 async def download_attachment(
     holder: Reader, api: Api, room: RoomOfPath, event_id: EventOfPath, opened: Opened
@@ -82,7 +86,12 @@ async def download_attachment(
     return await forward(api, holder, await attached(api, holder, room, event_id), opened)
 
 
-@router.get("/media/{server}/{media_id}", response_model=None, responses=FROM_TOOLS | _FILE)
+@router.get(
+    "/media/{server}/{media_id}",
+    response_model=None,
+    responses=FROM_TOOLS | _FILE,
+    openapi_extra=needs(Scope.READ),
+)
 async def download_media(
     holder: Reader,
     api: Api,

@@ -2,12 +2,13 @@
 
 from pydantic import Field
 
+from letta_matrix.access.principal import Scope
 from letta_matrix.doors.rest.calling import IdempotencyKey, Json, call, given_once
 from letta_matrix.doors.rest.passing import passing
 from letta_matrix.doors.rest.paths import RoomOfPath
 from letta_matrix.doors.rest.problems import FROM_TOOLS
 from letta_matrix.doors.rest.routing import WriteBody, router_for
-from letta_matrix.doors.rest.security import Api, Holder
+from letta_matrix.doors.rest.security import Api, Holder, needs
 from letta_matrix.toolbox import editing, history, read_state, searching, writing
 from letta_matrix.toolbox.tool import EventId, Markdown
 from letta_matrix.toolbox.writing import Sent
@@ -23,7 +24,13 @@ class NewMessage(WriteBody):
     )
 
 
-@router.post("/rooms/{room}/messages", status_code=201, response_model=Sent, responses=FROM_TOOLS)
+@router.post(
+    "/rooms/{room}/messages",
+    status_code=201,
+    response_model=Sent,
+    responses=FROM_TOOLS,
+    openapi_extra=needs(Scope.WRITE),
+)
 async def send_message(
     holder: Holder, api: Api, room: RoomOfPath, body: NewMessage, key: IdempotencyKey = ""
 ) -> Json:

@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from letta_matrix.doors.rest.calling import Json
 from letta_matrix.doors.rest.examples import Examples
 from letta_matrix.doors.rest.problems import TYPES, ProblemDocument
+from letta_matrix.doors.rest.security import SCOPE
 
 _DESCRIPTION = f"""\
 Matrix for programs: act as the bot, or as one agent.
@@ -73,6 +74,8 @@ def _document(app: FastAPI) -> dict[str, Any]:
     for methods in made["paths"].values():
         for operation in methods.values():
             _entitle(operation)
+            if scope := operation.get(SCOPE):
+                operation["description"] += f"\n\nNeeds a token with the scope `{scope}`."
             for content in _contents(operation):
                 _exemplify(content, examples)
     return made

@@ -8,7 +8,7 @@ from fastapi import Depends, Request, Response
 
 from letta_matrix.access.authenticator import TooOften, Unauthorized
 from letta_matrix.access.faults import ToolError
-from letta_matrix.access.principal import Principal
+from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.common import clock
 from letta_matrix.common.waiting import is_set
 from letta_matrix.doors.rest import problems
@@ -17,7 +17,7 @@ from letta_matrix.doors.rest.event_stream import STREAM, EventStream, event, fra
 from letta_matrix.doors.rest.presence import Presence
 from letta_matrix.doors.rest.problems import Problem, may
 from letta_matrix.doors.rest.routing import router_for
-from letta_matrix.doors.rest.security import Admin, Api, follows
+from letta_matrix.doors.rest.security import Admin, Api, follows, needs
 from letta_matrix.doors.rest.services import Services
 from letta_matrix.operations.records import StoreUnavailable
 
@@ -45,6 +45,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     dependencies=[Depends(follows)],
     response_class=Response,
     responses=may("rate-limited", "unavailable") | _RESPONSES,
+    openapi_extra=needs(Scope.ADMIN),
 )
 async def follow_overview(request: Request, holder: Admin, api: Api) -> Response:
     """Show how all stands as server-sent events: `health`, `agents`, `runtimes`, `turns`,

@@ -16,7 +16,7 @@ from letta_matrix.doors.rest.calling import IdempotencyKey, Json, call, do, give
 from letta_matrix.doors.rest.paths import EventOfPath, RoomOfPath
 from letta_matrix.doors.rest.problems import FROM_TOOLS
 from letta_matrix.doors.rest.routing import WriteBody, router_for
-from letta_matrix.doors.rest.security import Api, Holder, holder_with
+from letta_matrix.doors.rest.security import Api, Holder, holder_with, needs
 from letta_matrix.operations.operation import Operation
 from letta_matrix.operations.registry import every
 from letta_matrix.toolbox.tool import Tool, WriteParams, made
@@ -86,6 +86,7 @@ class _Endpoint:
             status_code=status,
             response_model=None if status == 204 else (shown or self._tool).result,
             responses=FROM_TOOLS,
+            openapi_extra=needs(self._tool.scope) if self._tool.scope else None,
             tags=None if router.tags else [self._path.split("/")[1]],
         )
 

@@ -81,7 +81,12 @@ PROBLEMS: Mapping[str, Kind] = {
         "Unavailable",
         "The homeserver, a runtime or the database is away, or too much arrives; try again.",
     ),
-    "timeout": Kind(504, "Timed out", "It took too long, and may have happened or not."),
+    "timeout": Kind(
+        504,
+        "Timed out",
+        "It took too long, or another homeserver did not answer. It may have happened or not: send "
+        "it again with the same key.",
+    ),
 }
 """By the last part of `type`; the only place that names statuses."""
 

@@ -23,6 +23,9 @@ BEARER = HTTPBearer(
 )
 
 
+SCOPE = "x-scope"
+"""Where the OpenAPI document has the scope that an endpoint needs."""
+
 _SEND_JSON = "Send the JSON with `Content-Type: application/json`."
 _SHOWN = 5
 
@@ -108,6 +111,11 @@ def holder_with(scope: Scope) -> Callable[[Principal], Awaitable[Principal]]:
         return principal
 
     return check
+
+
+def needs(scope: Scope) -> dict[str, Any]:
+    """What an endpoint documents (`openapi_extra=`): the scope that its token must have."""
+    return {SCOPE: str(scope)}
 
 
 Reader = Annotated[Principal, Depends(holder_with(Scope.READ))]

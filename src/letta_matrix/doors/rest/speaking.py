@@ -8,7 +8,7 @@ from fastapi import Depends, Query, Request, Response
 from pydantic import Field
 
 from letta_matrix.access.authenticator import TooOften, Unauthorized
-from letta_matrix.access.principal import Principal
+from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.doors.rest import presence, problems
 from letta_matrix.doors.rest.agents import KnownAgent
 from letta_matrix.doors.rest.calling import IdempotencyKey, Json, call, given_once
@@ -17,7 +17,7 @@ from letta_matrix.doors.rest.following import Following, answer_of
 from letta_matrix.doors.rest.presence import Presence
 from letta_matrix.doors.rest.problems import FROM_TOOLS, Problem, may
 from letta_matrix.doors.rest.routing import WriteBody, router_for
-from letta_matrix.doors.rest.security import Api, Holder, follows
+from letta_matrix.doors.rest.security import Api, Holder, follows, needs
 from letta_matrix.doors.rest.services import Services
 from letta_matrix.operations.records import Agent, Approval, StoreUnavailable, turn_id_of
 from letta_matrix.operations.types import Answer
@@ -54,6 +54,7 @@ _RESPONSES[200]["model"] = _RESPONSES[202]["model"] = Answer
     dependencies=[Depends(follows)],
     response_model=None,
     responses=FROM_TOOLS | may("agent-failed", "turn-stopped") | _RESPONSES,
+    openapi_extra=needs(Scope.AGENTS),
 )
 async def say_to_agent(
     request: Request,
@@ -82,7 +83,12 @@ async def say_to_agent(
     return await _whole(request, api, agent, said, _JSON_WAIT if wait is None else wait)
 
 
-@router.get("/agents/{agent_id}/messages", response_model=dict[str, Any], responses=FROM_TOOLS)
+@router.get(
+    "/agents/{agent_id}/messages",
+    response_model=dict[str, Any],
+    responses=FROM_TOOLS,
+    openapi_extra=needs(Scope.READ),
+)
 async def list_agent_messages(
     holder: Holder,
     api: Api,
