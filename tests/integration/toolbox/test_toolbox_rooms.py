@@ -14,8 +14,8 @@ from tests.tool_arguments import arguments as tool_arguments
 
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Scope
-from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.api import Request
+from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.audit import AuditStore
