@@ -12,7 +12,7 @@ SOURCES = sorted((ROOT / "src/letta_matrix").rglob("*.py"))
 LONGEST = 500
 HEAVY = {
     *("alembic", "fastapi", "mcp", "letta_client", "openai", "PIL", "phonenumbers", "synapse"),
-    "typer",
+    *("typer", "rich", "pygments", "twisted"),
 }
 LIBRARIES = {"letta_client", "openai"}
 LOADED = """

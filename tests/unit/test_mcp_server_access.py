@@ -276,6 +276,7 @@ async def test_an_answer_is_not_for_a_revoked_token(mcp: HttpDoor, clock: Clock)
     waits = asyncio.create_task(mcp.call("wait"))
     await eventually(lambda: mcp.door.fake.waiting == 1)
     await mcp.door.revoke(mcp.token)
+    clock.advance(0.1)
     mcp.door.fake.go.set()
     assert (await waits).status == 401
 

@@ -3,14 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
 
-from sqlalchemy import Executable
-
 from letta_matrix.common.parts import part
 from letta_matrix.conversations.reply_events import ReplyEvents, plain_words
 from letta_matrix.conversations.reply_outbox import ReplyOutbox, is_settled
 from letta_matrix.conversations.reply_text import Break
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.store.outbox import OutboxEntry, OutboxKind
+from letta_matrix.store.rows import Statement
 
 
 @part
@@ -35,7 +34,7 @@ class Beside:
         kind: OutboxKind,
         key: str,
         markdown: str,
-        *also: Callable[[str], Executable],
+        *also: Callable[[str], Statement],
         pings: Collection[str] = (),
     ) -> OutboxEntry:
         """Send a word beside the reply, once for each kind and `key`, through crashes too; one

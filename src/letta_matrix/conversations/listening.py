@@ -68,25 +68,26 @@ class Attention:
     _room_id: str
     _event_id: str
     _background: Tasks
-    _over: asyncio.Event | None = None
+
+    def __post_init__(self) -> None:
+        self._over = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
-        if self._over is None and self._reply.shows_attention:
-            self._over = asyncio.Event()
-            self._background.start(self._show(self._over))
+        if self._timer is None and self._reply.shows_attention:
+            delay = _DELAY * self._reply.intent.homeserver.pacer.stretch
+            self._timer = asyncio.get_running_loop().call_later(delay, self._show)
 
     def end(self) -> None:
-        if self._over is not None:
-            self._over.set()
+        self._over.set()
+        if self._timer is not None:
+            self._timer.cancel()
 
-    async def _show(self, over: asyncio.Event) -> None:
-        intent = self._reply.intent
-        if await is_set(over, _DELAY * intent.homeserver.pacer.stretch):
-            return
+    def _show(self) -> None:
         # Each by itself: where one is refused the other is shown.
-        receipt = partial(intent.read_receipt, self._room_id, self._event_id)
-        typing = partial(self._type_until, over)
-        await asyncio.gather(self._quietly(receipt), self._quietly(typing))
+        receipt = partial(self._reply.intent.read_receipt, self._room_id, self._event_id)
+        for showing in (receipt, self._type):
+            self._background.start(self._quietly(showing))
 
     async def _quietly(self, showing: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -96,10 +97,10 @@ class Attention:
         except Exception as error:
             log.error("showing receipt or typing failed", room=self._room_id, exc_info=error)
 
-    async def _type_until(self, over: asyncio.Event) -> None:
-        while not over.is_set():
+    async def _type(self) -> None:
+        while not self._over.is_set():
             await self._reply.intent.typing(self._room_id, _TYPING_MS)
-            await is_set(over, _REFRESH)
+            await is_set(self._over, _REFRESH)
         await self._reply.intent.typing(self._room_id, 0)
 
 

@@ -90,23 +90,16 @@ class Prompts:
         turn's own files with a note.
         """
         together = (turn, *joined)
-        members, files = await asyncio.gather(
-            self.roster.members(turn.room_id, agent.user_id),
-            asyncio.gather(
-                *(
-                    self._read(files_of(one.attachment), one, agent, capabilities)
-                    for one in together
-                )
-            ),
-        )
+        members = await self.roster.members(turn.room_id, agent.user_id)
+        files = [
+            await self._read(files_of(one.attachment), one, agent, capabilities) for one in together
+        ]
         # Everybody an agent may hear in a room: persons, and other agents.
         people = {user for user in members if user != agent.user_id and self._speaks(user)}
         several = len(people | {turn.sender}) > 1
         # Whose words these are must show where it is not known who else is there.
         told = several or not members
-        context, replied_to = await asyncio.gather(
-            self._context(turn, agent, told), self._replied_to(turn, agent)
-        )
+        context, replied_to = await self._around(turn, agent, told)
         envelope = await self._envelope(turn, agent, members) if told else ""
         header = envelope + self._header(context, replied_to, agent, members)
         own = [file for read in files for file in read]
@@ -145,18 +138,26 @@ class Prompts:
         )
         return f"{envelope}\n" if envelope else ""
 
+    async def _around(
+        self, turn: Turn, agent: Agent, several: bool
+    ) -> tuple[Context, RawEvent | None]:
+        """What was said around a message, and what it replies to."""
+        context = self._context(turn, agent, several)
+        if turn.reply_to is None:
+            # As most are: no task is made for what is there at once.
+            return await context, None
+        return await asyncio.gather(context, self._replied_to(turn, turn.reply_to, agent))
+
     async def _context(self, turn: Turn, agent: Agent, several: bool) -> Context:
         if self._contexts is None:
             return Context()
         return await self._contexts.of(turn, agent, self.roster, several=several)
 
-    async def _replied_to(self, turn: Turn, agent: Agent) -> RawEvent | None:
-        if turn.reply_to is None:
-            return None
+    async def _replied_to(self, turn: Turn, event_id: str, agent: Agent) -> RawEvent | None:
         intent = self._homeserver.acting_as(agent.user_id)
         try:
             async with asyncio.timeout(_PATIENCE):
-                event = await intent.event(turn.room_id, turn.reply_to)
+                event = await intent.event(turn.room_id, event_id)
         except (MatrixRequestError, HomeserverUnavailable, TimeoutError) as error:
             log.info("a quoted message is left out", turn=turn.turn_id, reason=str(error))
             return None

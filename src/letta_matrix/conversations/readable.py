@@ -1,6 +1,7 @@
 """What an event says to an agent: its words as text, its files."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from letta_matrix.common.json_fields import items, mapping
@@ -125,10 +126,16 @@ def _told(kind: object, content: Mapping[str, Any]) -> str:
 def _words(content: Mapping[str, Any], body: str, relation: Mapping[str, Any]) -> str:
     """A message's own words, with whom it mentions by the names that its sender saw."""
     html = content.get("formatted_body")
-    found = pills(html[:_MOST_HTML]) if isinstance(html, str) else {}
+    shown = html[:_MOST_HTML] if isinstance(html, str) else ""
+    return _named(without_reply_fallback(body, relation), shown)
+
+
+# One message is looked at several times: whom it is for, and what it says.
+@lru_cache(maxsize=4)
+def _named(text: str, html: str) -> str:
+    found = pills(html) if html else {}
     labels = {user_id: plain_name(label) for user_id, label in found.items()}
-    text = with_names(without_reply_fallback(body, relation), labels.get)
-    return clean_text(text).strip()
+    return clean_text(with_names(text, labels.get)).strip()
 
 
 def _file(content: Mapping[str, Any], msgtype: object) -> Mapping[str, object]:

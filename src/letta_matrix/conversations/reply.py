@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import structlog
 from mautrix.errors import MatrixRequestError
-from sqlalchemy import Executable
 
 from letta_matrix.common import clock
 from letta_matrix.common.waiting import is_set
@@ -24,6 +23,7 @@ from letta_matrix.matrix.content import CURSOR
 from letta_matrix.matrix.events import newest_content
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
+from letta_matrix.store.rows import Statement
 from letta_matrix.store.turns import Outcome, Turn
 
 log = structlog.get_logger()
@@ -323,7 +323,7 @@ class Reply:
         """Those since the last question, which may still change."""
         return self._owed.parts()[self._first :]
 
-    def _shown_whole(self, owed: list[OutboxEntry]) -> list[Executable]:
+    def _shown_whole(self, owed: list[OutboxEntry]) -> list[Statement]:
         """Parts that an interim edit has already completed: their first words are not all."""
         finals = {entry.part for entry in owed if entry.kind is OutboxKind.FINAL}
         return [

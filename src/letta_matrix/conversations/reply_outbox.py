@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 
 import structlog
 from mautrix.errors import MatrixRequestError
-from sqlalchemy import Executable
 
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
+from letta_matrix.store.rows import Statement
 from letta_matrix.store.turns import Outcome, Turn
 
 log = structlog.get_logger()
@@ -49,7 +49,7 @@ class ReplyOutbox:
     async def freeze(
         self,
         entries: list[OutboxEntry],
-        also: Sequence[Executable] = (),
+        also: Sequence[Statement] = (),
         ends: Outcome | None = None,
     ) -> None:
         """Store entries before they are sent, with the statements `also`. If the turn `ends`, from

@@ -1,15 +1,18 @@
 """One request to the homeserver, and what comes of it."""
 
 import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-from mautrix.api import HTTPAPI, Method
+from mautrix.api import Method
 from mautrix.errors import MatrixRequestError, make_request_error
 from yarl import URL
 
 from letta_matrix.matrix import answers
-from letta_matrix.matrix.answers import ForeignAnswer, Redirected
+from letta_matrix.matrix.answers import Answer, ForeignAnswer, Redirected
 from letta_matrix.matrix.server_clock import ServerClock
 
 _LARGE = 2**20
@@ -27,42 +30,62 @@ class RateLimited(MatrixRequestError):
         self.pause = pause
 
 
-class Api(HTTPAPI):
-    """mautrix's request sender, keeping what a 429 says about when to come back and what time it is
-    there, and taking nothing but Matrix for an answer. Raises ForeignAnswer."""
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked: `path` is quoted, bytes have a `content_type`."""
 
+    method: Method
+    path: str
+    content: Mapping[str, Any] | bytes | None
+    params: Mapping[str, str]
+    content_type: str | None = None
+
+
+@dataclass(slots=True)
+class Api:
+    """The homeserver at `url` as somebody sees it whose `token` this is."""
+
+    url: str
+    token: str
+    session: aiohttp.ClientSession
     clock: ServerClock
 
-    async def _send(
-        self, method: Method, url: URL, content: Any, query_params: Any, headers: Any
-    ) -> tuple[Any, aiohttp.ClientResponse]:
-        request = self.session.request(
-            str(method),
-            url,
-            data=_payload(content),
-            params=query_params,
+    async def ask(self, request: Request) -> Answer:
+        """Make a request once. Raises MatrixRequestError for what is refused, RateLimited among
+        it, ForeignAnswer for all that is not Matrix, aiohttp.ClientError and TimeoutError."""
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        if (data := _payload(request)) is not None:
+            headers["Content-Type"] = request.content_type or "application/json"
+        sending = self.session.request(
+            str(request.method),
+            URL(f"{self.url.rstrip('/')}/{request.path}", encoded=True),
+            data=data,
+            params=request.params,
             headers=headers,
             allow_redirects=False,
         )
-        async with request as response:
-            # Where to is more than what a page says about it.
-            if 300 <= response.status < 400:
-                raise Redirected(url, response.headers.get("Location", ""))
-            body = await answers.read_body(response)
-            if (answer := answers.parsed(body)) is not None:
-                self.clock.dated(response.headers)
-            if response.status == TOO_MANY:
-                raise RateLimited(answers.pause_of(response, answer or {}))
-            if response.status >= 400:
-                raise request_error(response, answer)
-            if answer is None:
-                # A page may show what it was asked with.
-                shown = body.replace(self.token.encode(), b"***")
-                raise ForeignAnswer(answers.described(response, shown))
-            return answer, response
+        async with sending as response:
+            return await self._answer(response)
+
+    async def _answer(self, response: aiohttp.ClientResponse) -> Answer:
+        # Where to is more than what a page says about it.
+        if 300 <= response.status < 400:
+            raise Redirected(response.url, response.headers.get("Location", ""))
+        body = await answers.read_body(response)
+        if (answer := answers.parsed(body)) is not None:
+            self.clock.dated(response.headers)
+        if response.status == TOO_MANY:
+            raise RateLimited(answers.pause_of(response, answer or {}))
+        if response.status >= 400:
+            raise request_error(response, answer)
+        if answer is None:
+            # A page may show what it was asked with.
+            shown = body.replace(self.token.encode(), b"***") if self.token else body
+            raise ForeignAnswer(answers.described(response, shown))
+        return answer
 
 
-def request_error(response: aiohttp.ClientResponse, answer: answers.Answer | None) -> Exception:
+def request_error(response: aiohttp.ClientResponse, answer: Answer | None) -> Exception:
     """What an answer with a status from 400 on says, as mautrix raises it."""
     errcode, message = (answers.text_of(answer, name) for name in ("errcode", "error"))
     return make_request_error(
@@ -73,6 +96,10 @@ def request_error(response: aiohttp.ClientResponse, answer: answers.Answer | Non
     )
 
 
-def _payload(content: Any) -> Any:
+def _payload(request: Request) -> Any:
+    if request.method is Method.GET:
+        return None
+    if not isinstance(content := request.content, bytes):
+        return json.dumps(content or {}).encode()
     # From a stream aiohttp sends in pieces; bytes as large as that would hold up everything else.
-    return io.BytesIO(content) if isinstance(content, bytes) and len(content) > _LARGE else content
+    return io.BytesIO(content) if len(content) > _LARGE else content

@@ -1,7 +1,7 @@
 """The homeserver's client-server API as an application service calls it.
 
-mautrix builds and parses the requests; retrying is ours, because mautrix leaves
-429 to the caller and a resend must know whether the first try arrived.
+mautrix has paths and errors; retrying is ours, because a resend must know whether the first try
+arrived.
 """
 
 import asyncio
@@ -9,11 +9,11 @@ import copy
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self, TypedDict, cast
+from typing import Any, Self, TypedDict
 
 import aiohttp
 from mautrix.api import Method, PathBuilder
-from mautrix.errors import MatrixConnectionError, MatrixRequestError
+from mautrix.errors import MatrixRequestError
 from yarl import URL
 
 from letta_matrix.common import clock
@@ -21,7 +21,7 @@ from letta_matrix.common.backoff import Backoff
 from letta_matrix.common.measures import REQUEST_BOUNDS, Calls
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.answers import ForeignAnswer, Redirected, Shape
-from letta_matrix.matrix.api import TOO_MANY, Api, RateLimited, request_error
+from letta_matrix.matrix.api import TOO_MANY, Api, RateLimited, Request, request_error
 from letta_matrix.matrix.errors import (
     is_about_another,
     is_about_token,
@@ -62,7 +62,7 @@ class Options(TypedDict, total=False):
     shape: Shape
 
 
-_FAULTS = (MatrixRequestError, MatrixConnectionError, ForeignAnswer, TimeoutError)
+_FAULTS = (MatrixRequestError, aiohttp.ClientError, ForeignAnswer, TimeoutError)
 
 
 class HomeserverUnavailable(Exception):
@@ -126,16 +126,15 @@ class Requests:
         self.calls = Calls(fault_of, *REQUEST_BOUNDS)
         connector = self.route.connector(limit=100, ttl_dns_cache=300, keepalive_timeout=30)
         self._session = aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT)
-        self._api = Api(url, as_token, client_session=self._session)
-        self.clock = self._api.clock = clock or ServerClock()
+        self.clock = clock or ServerClock()
+        self._api = Api(url, as_token, self._session, self.clock)
         self._is_ours = True
 
     def with_token(self, token: str) -> Self:
         """The same homeserver as somebody sees it whose access token this is, whatever `user_id`
         is asked for. A token that is refused is an answer there. To be closed by nobody."""
         theirs = copy.copy(self)
-        theirs._api = Api(self.url, token, client_session=self._session)
-        theirs._api.clock = self.clock
+        theirs._api = Api(self.url, token, self._session, self.clock)
         theirs._is_ours, theirs._other_token = False, ""
         return theirs
 
@@ -184,15 +183,15 @@ class Requests:
             HomeserverUnavailable: it could not be reached in time.
         """
         params = {**(query or {}), **({} if user_id is None else {"user_id": user_id})}
-        headers = {"Content-Type": content_type} if content_type else None
+        asked = Request(method, str(path), content, params, content_type)
         pauses, lost = iter(Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)), False
-        kind = kind_of(method, str(path), interim=give_up_after == 0)
+        kind = kind_of(method, asked.path, interim=give_up_after == 0)
         deadline = None if give_up_after is None else clock.now() + give_up_after
-        with self.retries.follow(str(method), str(path)) as retry:
+        with self.retries.follow(str(method), asked.path) as retry:
             while True:
                 try:
                     with self.calls.timed(kind):
-                        answer = await self._once(method, path, content, params, headers)
+                        answer = await self._once(asked)
                         if not shape(answer):
                             raise ForeignAnswer(answers.misshapen(answer))
                     self.foreign = ""
@@ -294,45 +293,24 @@ class Requests:
         is_own = may_be_about_the_request(error)
         return _Fault(f"the homeserver does not answer: {reason_of(error)}", is_own=is_own)
 
-    async def _once(
-        self,
-        method: Method,
-        path: PathBuilder,
-        content: Mapping[str, Any] | bytes | None,
-        params: Mapping[str, str],
-        headers: Mapping[str, str] | None,
-    ) -> dict[str, Any]:
+    async def _once(self, asked: Request) -> dict[str, Any]:
         used = self._api.token
         try:
-            return await self._sent(method, path, content, params, headers)
+            return await self._sent(asked)
         except MatrixRequestError as error:
             if not self._other_token or not is_about_token(error):
                 raise
             # Another request may have found out meanwhile.
             if self._api.token == used:
                 self._api.token, self._other_token = self._other_token, used
-            return await self._sent(method, path, content, params, headers)
+            return await self._sent(asked)
 
-    async def _sent(
-        self,
-        method: Method,
-        path: PathBuilder,
-        content: Mapping[str, Any] | bytes | None,
-        params: Mapping[str, str],
-        headers: Mapping[str, str] | None,
-    ) -> dict[str, Any]:
-        if method is not Method.GET:
+    async def _sent(self, asked: Request) -> dict[str, Any]:
+        if asked.method is not Method.GET:
             if self._sure is not None:
                 await self._sure()
             self.writes += 1
-        answer = await self._api.request(  # pyright: ignore[reportUnknownVariableType]
-            method,
-            path,
-            content if isinstance(content, bytes) else dict(content or {}),
-            headers=dict(headers) if headers else None,
-            query_params=dict(params),
-        )
-        return dict(cast("answers.Answer", answer))
+        return dict(await self._api.ask(asked))
 
 
 def _lost(error: Exception) -> str:

@@ -73,6 +73,7 @@ class MemoryRuntime(AgentRuntime):
         self._agents: dict[str, AgentInfo] = {}
         self._cancelled: set[str] = set()
         self._pending: set[str] = set()
+        self._known: set[tuple[str, str]] = set()
         self._news: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._speeches: defaultdict[str, list[Speech]] = defaultdict(list)
         self._tools: dict[str, ToolHandler] = {}
@@ -164,12 +165,13 @@ class MemoryRuntime(AgentRuntime):
         self._agent(request.agent_id)
         # One message may be for several agents.
         key = (request.agent_id, request.message_id)
-        known = any((asked.agent_id, asked.message_id) == key for asked in self.asked)
+        known = key in self._known
         if state is not None and not known:
             raise TurnLost("the agent's memory went with its process", tools_started=False)
         await save({"message_id": request.message_id})
         if not known:
             self.asked.append(request)
+            self._known.add(key)
         self._cancelled.discard(request.conversation_id)
         yield TurnStarted(run_id=f"run-{request.message_id}")
         if request.images and not self._capabilities.images:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from sqlalchemy import ColumnElement, Connection, func, literal_column, select
+from sqlalchemy import Connection, bindparam, func, literal_column, select
 
 from letta_matrix.store.schema import turns
 from letta_matrix.store.turns import Turn, TurnKind, TurnStatus, turn_id_of
@@ -71,31 +71,33 @@ class Spending:
 
     def _account(self, sender: str) -> _Account:
         if sender not in self._accounts:
-            mine = turns.c.sender == sender
-            self._accounts[sender] = _Account(
-                self._waiting(mine), self._recent(mine), self._told(mine)
-            )
+            self._accounts[sender] = self._account_of(sender)
         return self._accounts[sender]
 
-    def _waiting(self, mine: ColumnElement[bool]) -> int:
-        # In so many words: a parameter would keep SQLite from the index of just these.
-        unfinished = turns.c.status != literal_column(f"'{TurnStatus.DONE}'")
-        query = select(func.count()).where(mine, turns.c.kind.in_(_ASKING), unfinished)
-        return self.connection.execute(query).scalar_one()
-
-    def _recent(self, mine: ColumnElement[bool]) -> int:
-        asked = select(turns.c.sent_at).where(mine, turns.c.kind.in_(_ASKING))
-        last = asked.order_by(turns.c.seq.desc()).limit(self.budget.per_minute).subquery()
+    def _account_of(self, sender: str) -> _Account:
+        mine: dict[str, object] = {"who": sender}
         # By the homeserver's clock: what comes late, all at once, was not asked at once.
-        is_recent = (last.c.sent_at > self.now - _MINUTE) & (last.c.sent_at < self.now + _MINUTE)
-        query = select(func.count()).select_from(last).where(is_recent)
-        return self.connection.execute(query).scalar_one()
+        minute = {"since": self.now - _MINUTE, "until": self.now + _MINUTE}
+        recent = mine | minute | {"most": self.budget.per_minute}
+        return _Account(
+            self.connection.execute(_WAITING, mine).scalar_one(),
+            self.connection.execute(_RECENT, recent).scalar_one(),
+            set(self.connection.execute(_TOLD, mine).scalars()),
+        )
 
-    def _told(self, mine: ColumnElement[bool]) -> set[str]:
-        asked = select(turns.c.seq).where(mine, turns.c.kind.in_(_ASKING))
-        last = asked.order_by(turns.c.seq.desc()).limit(1).scalar_subquery()
-        refused = (turns.c.kind == TurnKind.REFUSED) & (turns.c.seq > func.coalesce(last, 0))
-        return set(self.connection.execute(select(turns.c.room_id).where(mine, refused)).scalars())
+
+_MINE = turns.c.sender == bindparam("who")
+_ASKED = _MINE & turns.c.kind.in_(_ASKING)
+# In so many words: a parameter would keep SQLite from the index of just these.
+_UNFINISHED = turns.c.status != literal_column(f"'{TurnStatus.DONE}'")
+_WAITING = select(func.count()).where(_ASKED, _UNFINISHED)
+_NEWEST = select(turns.c.sent_at).where(_ASKED).order_by(turns.c.seq.desc())
+_LAST = _NEWEST.limit(bindparam("most")).subquery()
+_IN_A_MINUTE = _LAST.c.sent_at.between(bindparam("since"), bindparam("until"))
+_RECENT = select(func.count()).select_from(_LAST).where(_IN_A_MINUTE)
+_LAST_ASKED = _NEWEST.with_only_columns(turns.c.seq).limit(1).scalar_subquery()
+_REFUSED = (turns.c.kind == TurnKind.REFUSED) & (turns.c.seq > func.coalesce(_LAST_ASKED, 0))
+_TOLD = select(turns.c.room_id).where(_MINE, _REFUSED)
 
 
 def _most(most: int, account: _Account) -> int:

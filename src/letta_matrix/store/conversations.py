@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Executable, and_, delete, func, select, up
 
 from letta_matrix.store.database import Database, StoreUnavailable
 from letta_matrix.store.places import Place, at
+from letta_matrix.store.rows import Statement
 from letta_matrix.store.schema import conversations, turns
 
 _TITLE_LENGTH = 80
@@ -71,7 +72,7 @@ class ConversationStore:
         await self._database.execute(left, new)
         self._goes_on(place, conversation_id)
 
-    async def replace(self, place: Place, old: str, new: str, *also: Executable) -> None:
+    async def replace(self, place: Place, old: str, new: str, *also: Statement) -> None:
         """A conversation goes on under another id (it was forked)."""
         values = {"conversation_id": new, "used_at": time.time()}
         moved = update(conversations).where(_one(place, old)).values(**values)
@@ -93,7 +94,7 @@ class ConversationStore:
             raise
         return True
 
-    async def forget(self, place: Place, conversation_id: str, *also: Executable) -> None:
+    async def forget(self, place: Place, conversation_id: str, *also: Statement) -> None:
         """The runtime no longer has a conversation."""
         gone = delete(conversations).where(_one(place, conversation_id))
         await self._database.execute(gone, *also)

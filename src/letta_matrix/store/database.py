@@ -14,7 +14,6 @@ from sqlalchemy import (
     URL,
     Connection,
     Delete,
-    Executable,
     RowMapping,
     Select,
     Update,
@@ -37,7 +36,7 @@ from letta_matrix.store.faults import (
     newer_schema,
 )
 from letta_matrix.store.fence import Fence
-from letta_matrix.store.rows import record_of
+from letta_matrix.store.rows import Statement, execute, record_of
 from letta_matrix.store.schema import meta
 
 __all__ = [
@@ -181,12 +180,12 @@ class Database:
             await self._fence.sure()
         return result
 
-    async def execute(self, *statements: Executable) -> None:
+    async def execute(self, *statements: Statement) -> None:
         """Execute statements in one transaction. Raises StoreUnavailable."""
 
         def work(connection: Connection) -> None:
             for statement in statements:
-                connection.execute(statement)
+                execute(connection, statement)
 
         await self.write(work)
 

@@ -5,13 +5,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, bindparam, delete, select, update
 
 from letta_matrix.store.amendments import Amended, Amendment, amend
 from letta_matrix.store.approvals import ApprovalStatus
 from letta_matrix.store.budgets import Budget, Spending
 from letta_matrix.store.database import Database
-from letta_matrix.store.rows import row_of
+from letta_matrix.store.rows import row_by, row_of
 from letta_matrix.store.schema import approvals, inbox, outbox, transactions, turns
 from letta_matrix.store.turns import Outcome, Turn, TurnKind, TurnStatus, joined_to
 
@@ -85,7 +85,7 @@ class Inbox:
 
         def store(connection: Connection) -> Admitted:
             now = time.time()
-            connection.execute(transactions.insert().values(txn_id=txn_id, received_at=now))
+            connection.execute(_RECEIVED, {"txn_id": txn_id, "received_at": now})
             fresh = _fresh(connection, entries)
             return self._store(connection, fresh, now, missed=missed)
 
@@ -99,7 +99,7 @@ class Inbox:
         self, connection: Connection, fresh: list[InboxEntry], now: float, *, missed: bool
     ) -> Admitted:
         if fresh:
-            connection.execute(inbox.insert(), [_inbox_values(entry, now) for entry in fresh])
+            connection.execute(_ARRIVED, [_inbox_values(entry, now) for entry in fresh])
         coming = {turn.turn_id for entry in fresh for turn in entry.turns}
         for entry in fresh:
             if entry.adds:
@@ -162,7 +162,7 @@ class Inbox:
             unknown = {entry.event_id for entry in _fresh(connection, entries)}
             for entry in entries:
                 if entry.event_id in unknown:
-                    connection.execute(inbox.insert().values(_inbox_values(entry, now)))
+                    connection.execute(_ARRIVED, _inbox_values(entry, now))
                 elif entry.event_id not in waiting:
                     entry.turns = [one for one in entry.turns if one.agent_id == agent_id]
                 entry.turns = _not_started(connection, entry.turns)
@@ -189,7 +189,7 @@ class Inbox:
                 _set_state(connection, entry)
         new = [turn for entry in entries for turn in entry.turns]
         if new:
-            connection.execute(turns.insert(), [turn_values(turn) for turn in new])
+            connection.execute(_BEGUN, [turn_values(turn) for turn in new])
         return new
 
     def _spend(self, connection: Connection, fresh: list[InboxEntry]) -> None:
@@ -229,12 +229,17 @@ class Inbox:
         )
 
 
+# Made once: every message comes this way.
+_RECEIVED, _ARRIVED, _BEGUN = transactions.insert(), inbox.insert(), turns.insert()
+_KNOWN = select(inbox.c.event_id).where(inbox.c.event_id.in_(bindparam("ids", expanding=True)))
+_EVENT = row_by(inbox.c.event_id)
+
+
 def _fresh(connection: Connection, entries: list[InboxEntry]) -> list[InboxEntry]:
     by_id = {entry.event_id: entry for entry in entries}
     if not by_id:
         return []
-    query = select(inbox.c.event_id).where(inbox.c.event_id.in_(by_id))
-    for event_id in connection.execute(query).scalars().all():
+    for event_id in connection.execute(_KNOWN, {"ids": list(by_id)}).scalars().all():
         del by_id[event_id]
     return list(by_id.values())
 
@@ -304,11 +309,10 @@ def _amend_parked(connection: Connection, amendment: Amendment) -> None:
 
 
 def _set_state(connection: Connection, entry: InboxEntry) -> None:
-    row = update(inbox).where(inbox.c.event_id == entry.event_id)
-    values: dict[str, object] = {"state": str(entry.state)}
+    values: dict[str, object] = {"of": entry.event_id, "state": str(entry.state)}
     if entry.state is not InboxState.PARKED:
         values["event"] = _known(entry)
-    connection.execute(row.values(**values))
+    connection.execute(_EVENT, values)
 
 
 def _inbox_values(entry: InboxEntry, now: float) -> dict[str, object]:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, cast
 
-from sqlalchemy import ColumnElement, Executable, select, update
+from sqlalchemy import ColumnElement, select
 
 from letta_matrix.store.database import Database
-from letta_matrix.store.rows import row_of
+from letta_matrix.store.rows import Statement, row_by, row_of
 from letta_matrix.store.schema import outbox, turns
 from letta_matrix.store.turns import Outcome, Turn, TurnStatus
 
@@ -66,17 +66,17 @@ class Outbox:
         *,
         completes: Turn | None = None,
         outcome: Outcome = Outcome.ANSWERED,
-        also: Sequence[Executable] = (),
+        also: Sequence[Statement] = (),
     ) -> None:
         """Store entries before they are sent, and run the statements `also` together with it.
 
         With `completes`, in the same transaction the turn no longer needs its runtime and has
         its outcome.
         """
-        statements = [*(insert(entry) for entry in entries), *also]
+        statements: list[Statement] = [*(insert(entry) for entry in entries), *also]
         if completes is not None:
-            replying = update(turns).values(status=str(TurnStatus.REPLYING), outcome=str(outcome))
-            statements.append(replying.where(turns.c.turn_id == completes.turn_id))
+            replying = {"status": str(TurnStatus.REPLYING), "outcome": str(outcome)}
+            statements.append((_TURN, {"of": completes.turn_id, **replying}))
         await self._database.execute(*statements)
         if completes is not None:
             completes.status = TurnStatus.REPLYING
@@ -106,7 +106,7 @@ class Outbox:
         )
         return await self._database.record(Turn, query)
 
-    def rewritten(self, entry: OutboxEntry, content: Mapping[str, object]) -> Executable:
+    def rewritten(self, entry: OutboxEntry, content: Mapping[str, object]) -> Statement:
         """The statement that notes what an entry's event says since an edit nobody stored."""
         return _updated(entry, content=dict(content))
 
@@ -174,18 +174,21 @@ class Outbox:
         return "\n\n".join(filter(None, [await self.reply_text(turn_id), *notices]))
 
 
-def _updated(entry: OutboxEntry, **values: object) -> Executable:
-    return update(outbox).where(outbox.c.txn_id == entry.txn_id).values(**values)
+_NEW, _ENTRY, _TURN = outbox.insert(), row_by(outbox.c.txn_id), row_by(turns.c.turn_id)
+_SILENT = _TURN.where(turns.c.spoke_at.is_(None))
 
 
-def _spoken(entry: OutboxEntry) -> list[Executable]:
+def _updated(entry: OutboxEntry, **values: object) -> Statement:
+    return _ENTRY, {"of": entry.txn_id, **values}
+
+
+def _spoken(entry: OutboxEntry) -> list[Statement]:
     """The statement that notes when a reply's first words were there, if these are they."""
     if entry.kind is not OutboxKind.MESSAGE or entry.part:
         return []
-    spoken = update(turns).where(turns.c.turn_id == entry.turn_id, turns.c.spoke_at.is_(None))
-    return [spoken.values(spoke_at=time.time())]
+    return [(_SILENT, {"of": entry.turn_id, "spoke_at": time.time()})]
 
 
-def insert(entry: OutboxEntry) -> Executable:
+def insert(entry: OutboxEntry) -> Statement:
     """The statement that stores an entry."""
-    return outbox.insert().values(row_of(entry))
+    return _NEW, row_of(entry)

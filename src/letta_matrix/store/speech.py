@@ -5,7 +5,7 @@ from sqlalchemy import Connection, select
 from letta_matrix.store.database import Database
 from letta_matrix.store.inbox import turn_values
 from letta_matrix.store.outbox import OutboxEntry, insert
-from letta_matrix.store.rows import replacing
+from letta_matrix.store.rows import execute, replacing
 from letta_matrix.store.schema import speech, turns
 from letta_matrix.store.turns import Turn
 
@@ -60,5 +60,5 @@ def _insert(connection: Connection, turn: Turn, owed: list[OutboxEntry]) -> bool
         return False
     connection.execute(turns.insert().values(turn_values(turn)))
     for entry in owed:
-        connection.execute(insert(entry))
+        execute(connection, insert(entry))
     return True

@@ -6,12 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, Connection, Update, case, func, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, case, func, select
 
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.database import Database
 from letta_matrix.store.places import Place, at
-from letta_matrix.store.rows import record_of
+from letta_matrix.store.rows import Statement, execute, record_of, row_by
 from letta_matrix.store.schema import outbox, turns
 
 _DAY = 86_400.0
@@ -189,18 +189,18 @@ class TurnStore:
         first = turn.status is TurnStatus.QUEUED
         if first:
             turn.given_at = running["given_at"] = time.time()
-        given = _update(turn, **running, conversation_id=turn.conversation_id)
+        given = {**running, "conversation_id": turn.conversation_id}
         joined = [one for one in joined if one.status is TurnStatus.QUEUED]
         if not first:
-            await self._database.execute(given)
+            await self._database.execute(_update(turn, **given))
         else:
             ends = {"status": str(TurnStatus.DONE), "outcome": str(Outcome.JOINED)}
             ends |= {"joined_to": turn.turn_id, "finished_at": time.time()}
-            statements = [_unless_amended(turn, given)]
-            statements += [_unless_amended(one, _update(one, **ends)) for one in joined]
+            statements = [_unless_amended(turn, **given)]
+            statements += [_unless_amended(one, **ends) for one in joined]
 
             def give(connection: Connection) -> None:
-                if not all(connection.execute(one).rowcount == 1 for one in statements):
+                if not all(execute(connection, one).rowcount == 1 for one in statements):
                     raise TurnAmended
 
             await self._database.write(give)
@@ -257,7 +257,7 @@ class TurnStore:
         `outcome` None keeps the one that was stored when its reply was frozen.
         """
         confirmations = [
-            update(outbox).where(outbox.c.txn_id == txn_id).values(event_id=event_id)
+            (_ENTRY, {"of": txn_id, "event_id": event_id})
             for txn_id, event_id in (sent or {}).items()
         ]
         values = {"outcome": str(outcome)} if outcome is not None else {}
@@ -306,11 +306,18 @@ def turn_id_of(event_id: str, agent_id: str) -> str:
     return f"turn-{digest[:24]}"
 
 
-def _update(turn: Turn, **values: object) -> Update:
-    return update(turns).where(turns.c.turn_id == turn.turn_id).values(**values)
+_TURN, _ENTRY = row_by(turns.c.turn_id), row_by(outbox.c.txn_id)
+_AS_READ = _TURN.where(
+    turns.c.amended_at.is_not_distinct_from(bindparam("as_read")),
+    turns.c.outcome.is_(None),
+    turns.c.status == TurnStatus.QUEUED,
+)
 
 
-def _unless_amended(turn: Turn, statement: Update) -> Update:
-    """The statement, without effect if the turn is not as it was read or is to be stopped."""
-    as_read = turns.c.amended_at.is_not_distinct_from(turn.amended_at)
-    return statement.where(as_read, turns.c.outcome.is_(None), turns.c.status == TurnStatus.QUEUED)
+def _update(turn: Turn, **values: object) -> Statement:
+    return _TURN, {"of": turn.turn_id, **values}
+
+
+def _unless_amended(turn: Turn, **values: object) -> Statement:
+    """The same, without effect if the turn is not as it was read or is to be stopped."""
+    return _AS_READ, {"of": turn.turn_id, "as_read": turn.amended_at, **values}

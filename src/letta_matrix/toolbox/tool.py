@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Annotated, Any, Generic, TypeVar, get_type_hints
 
 from pydantic import (
@@ -66,7 +66,8 @@ Markdown = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
 class Params(BaseModel):
     """The arguments of a tool; none beside the declared ones."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Made when the first call comes: 5 MB, for what few bridges use all of.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class WriteParams(Params):
@@ -252,7 +253,7 @@ def made(run: Callable[[Caller, Any], Awaitable[Result]]) -> Tool[Any]:
 
 
 def _is_declared(value: object) -> bool:
-    return _DECLARED in getattr(value, "__dict__", {})
+    return isinstance(value, FunctionType) and _DECLARED in value.__dict__
 
 
 # Of the classes, not of a tool: making them takes longer than making a toolbox.

@@ -14,6 +14,7 @@ from tests.tool_arguments import arguments as tool_arguments
 
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Scope
+from letta_matrix.matrix.api import Request
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import Agent
@@ -112,9 +113,9 @@ async def test_a_room_whose_answer_was_lost_is_not_made_twice(
     before, once = await joined(bench, ada), bench.client._once
     lost: list[str] = []
 
-    async def lose(method: Any, path: Any, *args: Any) -> Json:
-        answer = await once(method, path, *args)
-        if str(path).endswith("/createRoom") and not lost:
+    async def lose(asked: Request) -> Json:
+        answer = await once(asked)
+        if asked.path.endswith("/createRoom") and not lost:
             lost.append(str(answer["room_id"]))
             raise TimeoutError
         return answer

@@ -9,8 +9,8 @@ from letta_matrix.doors.chat.texts import span
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.matrix.verbatim import link
 from letta_matrix.operations.approvals import LONGEST_REASON, STATUS
+from letta_matrix.operations.records import Approval
 from letta_matrix.operations.typed import Argument, Kind, Where
-from letta_matrix.store.approvals import Approval
 
 _SHORTEST_KEY = 4
 

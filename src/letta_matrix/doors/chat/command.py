@@ -10,11 +10,9 @@ from letta_matrix.config import Role
 from letta_matrix.doors.chat.services import CommandServices
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.matrix.verbatim import inline_code as code
+from letta_matrix.operations.records import Agent, Place, Turn, TurnStatus
 from letta_matrix.operations.typed import Argument, Where
 from letta_matrix.runtimes.protocol import AgentRuntime
-from letta_matrix.store.agents import Agent
-from letta_matrix.store.places import Place
-from letta_matrix.store.turns import Turn, TurnStatus
 
 Value = str | int | bool
 

@@ -11,9 +11,9 @@ from letta_matrix.doors.chat.texts import counted, label, name_of
 from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.matrix.verbatim import link
+from letta_matrix.operations.records import Agent
 from letta_matrix.operations.typed import Argument, Kind, Where
 from letta_matrix.runtimes.faults import RuntimeFault
-from letta_matrix.store.agents import Agent
 from letta_matrix.toolbox.finding import find_agent
 
 _ADMIN: dict[str, Any] = {"permission": "admin", "scope": Where.MANAGEMENT}

@@ -10,10 +10,8 @@ from letta_matrix.doors.chat.texts import ago, counted, label, name_of, titled
 from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.matrix.verbatim import link
+from letta_matrix.operations.records import Agent, Replica, TurnStatus
 from letta_matrix.operations.typed import Argument, Kind, Where
-from letta_matrix.store.agents import Agent
-from letta_matrix.store.leases import Replica
-from letta_matrix.store.turns import TurnStatus
 
 _AGENTS_LISTED = 50
 _SILENT = 10.0

@@ -9,8 +9,8 @@ from letta_matrix.doors.chat.overview import active, room_link
 from letta_matrix.doors.chat.texts import counted, name_of
 from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.verbatim import inline_code as code
+from letta_matrix.operations.records import Agent
 from letta_matrix.operations.typed import Argument, Kind, Where
-from letta_matrix.store.agents import Agent
 
 
 @command(Argument("AGENT", Kind.TEXT), Argument("person", Kind.OPTION), scope=Where.BOTH)

@@ -18,11 +18,16 @@ from letta_matrix.doors.chat.services import CommandServices
 from letta_matrix.doors.chat.texts import clip
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.verbatim import inline_code as code
+from letta_matrix.operations.records import (
+    Agent,
+    AgentStatus,
+    Outcome,
+    StoreUnavailable,
+    Turn,
+    TurnStatus,
+)
 from letta_matrix.operations.typed import Where
 from letta_matrix.runtimes.faults import RuntimeFault
-from letta_matrix.store.agents import Agent, AgentStatus
-from letta_matrix.store.database import StoreUnavailable
-from letta_matrix.store.turns import Outcome, Turn, TurnStatus
 
 log = structlog.get_logger()
 

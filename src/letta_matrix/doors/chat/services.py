@@ -8,13 +8,15 @@ from letta_matrix.config import Config
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.roster import Roster
 from letta_matrix.conversations.speakers import Speaker
+from letta_matrix.operations.records import (
+    AgentDirectory,
+    ConversationStore,
+    Place,
+    Replica,
+    Rooms,
+    TurnStore,
+)
 from letta_matrix.runtimes.protocol import AgentRuntime
-from letta_matrix.store.agents import AgentDirectory
-from letta_matrix.store.conversations import ConversationStore
-from letta_matrix.store.leases import Replica
-from letta_matrix.store.places import Place
-from letta_matrix.store.rooms import Rooms
-from letta_matrix.store.turns import TurnStore
 from letta_matrix.toolbox.registry import Toolbox
 
 

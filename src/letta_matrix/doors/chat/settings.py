@@ -6,8 +6,8 @@ from letta_matrix.doors.chat.command import CommandContext, CommandFault, comman
 from letta_matrix.doors.chat.texts import name_of
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.operations.models import check_models
+from letta_matrix.operations.records import Agent
 from letta_matrix.operations.typed import Argument, Kind
-from letta_matrix.store.agents import Agent
 
 _MODELS_LISTED = 30
 

@@ -7,9 +7,9 @@ from letta_matrix.access.faults import ToolError
 from letta_matrix.doors.chat.command import CommandContext, command
 from letta_matrix.doors.chat.texts import ago, name_of, titled
 from letta_matrix.operations.conversations import ConversationTold, Returned
+from letta_matrix.operations.records import Agent
 from letta_matrix.operations.turns import Unstopped
 from letta_matrix.operations.typed import Argument, Kind, Where
-from letta_matrix.store.agents import Agent
 
 _LISTED = 20
 

@@ -1,7 +1,7 @@
 """Names, times and numbers as they may stand in a command's answer (Markdown)."""
 
 from letta_matrix.matrix.verbatim import inline_code
-from letta_matrix.store.agents import Agent
+from letta_matrix.operations.records import Agent
 
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
 

@@ -7,7 +7,7 @@ from typing import Any
 from letta_matrix.access.principal import Principal
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.doors.mcp.resources import AGENTS, ROOMS
-from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.operations.records import AgentDirectory
 
 LIST = ""
 """The topic of the list of resources itself; the others are ROOMS, AGENTS and ids of rooms."""

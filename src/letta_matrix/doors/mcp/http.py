@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from letta_matrix.access import metadata
 from letta_matrix.access.authenticator import bearer_of
 from letta_matrix.access.guard import Guarded, mcp_guard
+from letta_matrix.common import clock
 from letta_matrix.doors.mcp.caller import TOOLSET, toolset_in
 from letta_matrix.doors.mcp.core import Core
 from letta_matrix.doors.mcp.refusals import REFUSED, Refusal, refusal_of
@@ -27,6 +28,8 @@ LARGEST_BODY = 10 * 1024 * 1024
 """Bytes of a request: files of the largest size, in base64, fit."""
 MOST = 600
 """Requests of a token that are open at once: a stream for each of its sessions, and calls."""
+_AT_ONCE = 0.05
+"""Seconds for which a token that was looked at holds: to look costs an eighth of a short call."""
 _METHODS = ("POST", "GET", "DELETE")
 _INVALID_REQUEST, _INTERNAL_ERROR = -32600, -32603
 
@@ -120,11 +123,13 @@ class _Answer:
         self.scope = anyio.CancelScope()
         self._send = send
         self._refusal = refusal
+        self._admitted_at = clock.now()
         self._began = self._complete = False
 
     async def __call__(self, message: Any) -> None:
         """Send a part of it; nothing where the token was revoked before the first."""
-        if message["type"] == "http.response.start" and (why := await self._refusal()):
+        is_late = clock.now() - self._admitted_at > _AT_ONCE
+        if is_late and message["type"] == "http.response.start" and (why := await self._refusal()):
             await self.interrupt(why)
         if self.scope.cancel_called:
             return

@@ -7,7 +7,7 @@ it, so it cannot subscribe again.
 import json
 
 from letta_matrix.common.json_fields import mapping
-from letta_matrix.store.meta import Meta
+from letta_matrix.operations.records import Meta
 
 _KEY = "mcp_subscriptions"
 _MOST = 200

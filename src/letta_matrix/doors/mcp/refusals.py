@@ -8,7 +8,7 @@ from letta_matrix.access.metadata import challenge
 from letta_matrix.access.refusals import IdentityUnavailable, TooOften, Unauthorized
 from letta_matrix.doors.mcp.frames import NOT_ADMITTED, NOT_NOW, TOO_OFTEN
 from letta_matrix.doors.web.in_flight import TooMuchInFlight
-from letta_matrix.store.database import StoreUnavailable
+from letta_matrix.operations.records import StoreUnavailable
 
 NO_DATABASE = "The bridge's database does not answer now. Try again in a minute."
 

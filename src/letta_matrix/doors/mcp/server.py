@@ -21,7 +21,7 @@ from letta_matrix.doors.mcp.rpc_errors import refused, rpc_error
 from letta_matrix.doors.mcp.services import Services
 from letta_matrix.doors.mcp.subscriptions import Subscriptions
 from letta_matrix.doors.mcp.tools import Tools
-from letta_matrix.store.database import StoreUnavailable
+from letta_matrix.operations.records import StoreUnavailable
 
 log = structlog.get_logger()
 

@@ -10,7 +10,7 @@ from letta_matrix.access.authenticator import Authenticator
 from letta_matrix.access.principal import Principal
 from letta_matrix.access.refusals import IdentityUnavailable, TooOften, Unauthorized
 from letta_matrix.access.streams import OpenStreams
-from letta_matrix.store.database import StoreUnavailable
+from letta_matrix.operations.records import StoreUnavailable
 
 log = structlog.get_logger()
 

@@ -28,7 +28,7 @@ from letta_matrix.doors.mcp.changes import LIST, Changes
 from letta_matrix.doors.mcp.kept_subscriptions import Topics
 from letta_matrix.doors.mcp.resources import ROOMS, Resources, messages_uri, parsed
 from letta_matrix.doors.mcp.services import Services
-from letta_matrix.store.database import StoreUnavailable
+from letta_matrix.operations.records import StoreUnavailable
 
 log = structlog.get_logger()
 

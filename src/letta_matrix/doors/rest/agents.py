@@ -4,7 +4,7 @@ import asyncio
 from typing import Annotated
 
 from fastapi import Depends, Path
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from letta_matrix.access.principal import Scope
 from letta_matrix.common import clock
@@ -16,8 +16,8 @@ from letta_matrix.doors.rest.security import Admin, Api, Holder, needs
 from letta_matrix.doors.rest.services import Services
 from letta_matrix.operations.agent_lists import known_agent
 from letta_matrix.operations.agents import CreateAgent
+from letta_matrix.operations.records import Agent
 from letta_matrix.operations.types import AgentDetails
-from letta_matrix.store.agents import Agent
 
 router = router_for("agents")
 
@@ -27,6 +27,9 @@ AgentId = Annotated[str, Path(max_length=255, examples=[AGENT_ID])]
 
 
 class NewAgent(WriteBody, CreateAgent):
+    # FastAPI takes none whose making is put off.
+    model_config = ConfigDict(defer_build=False)
+
     wait_seconds: float = Field(
         15.0, ge=0, le=120, description="how long to wait until it has its room"
     )

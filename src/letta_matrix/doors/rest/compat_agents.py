@@ -19,7 +19,7 @@ from letta_matrix.doors.rest.problems import Problem, may
 from letta_matrix.doors.rest.security import Api, needs
 from letta_matrix.doors.rest.services import Services
 from letta_matrix.operations.agent_lists import is_shown
-from letta_matrix.store.agents import Agent, AgentStatus
+from letta_matrix.operations.records import Agent, AgentStatus
 
 router = compatible_router()
 

@@ -13,11 +13,16 @@ from letta_matrix.doors.rest.problems import Problem
 from letta_matrix.doors.rest.services import Services
 from letta_matrix.matrix.content import BESIDE
 from letta_matrix.matrix.events import Event
+from letta_matrix.operations.records import (
+    Agent,
+    Approval,
+    OutboxEntry,
+    OutboxKind,
+    Outcome,
+    Turn,
+    TurnStatus,
+)
 from letta_matrix.operations.turn_lists import said_in
-from letta_matrix.store.agents import Agent
-from letta_matrix.store.approvals import Approval
-from letta_matrix.store.outbox import OutboxEntry, OutboxKind
-from letta_matrix.store.turns import Outcome, Turn, TurnStatus
 
 log = structlog.get_logger()
 

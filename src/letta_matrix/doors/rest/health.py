@@ -11,7 +11,7 @@ from letta_matrix.common.vitals import State
 from letta_matrix.doors.rest.routing import Answer, router_for
 from letta_matrix.doors.rest.security import Api, Holder, Reader, needs
 from letta_matrix.doors.web.health import counted
-from letta_matrix.store.agents import AgentStatus
+from letta_matrix.operations.records import AgentStatus
 
 router = router_for("bridge")
 

@@ -19,7 +19,7 @@ from letta_matrix.doors.rest.problems import Problem, may
 from letta_matrix.doors.rest.routing import router_for
 from letta_matrix.doors.rest.security import Admin, Api, follows, needs
 from letta_matrix.doors.rest.services import Services
-from letta_matrix.store.database import StoreUnavailable
+from letta_matrix.operations.records import StoreUnavailable
 
 router = router_for("overview")
 

@@ -106,6 +106,9 @@ class _Endpoint:
             taken += [_of_query(name, field) for name, field in fields.items()]
         elif fields:
             body = params if len(fields) == len(self._fields) else self._body(fields)
+            # FastAPI takes none whose making is put off.
+            body.model_config["defer_build"] = False
+            body.model_rebuild()
             is_needed = not is_operation or any(one.is_required() for one in fields.values())
             taken.append(_parameter("body", body, Parameter.empty if is_needed else body()))
         if self._method != "GET" and (not is_operation or issubclass(params, WriteParams)):

@@ -9,11 +9,8 @@ from letta_matrix.access.login_sessions import LoginSessions
 from letta_matrix.config import Config
 from letta_matrix.doors.web.in_flight import InFlight
 from letta_matrix.matrix.homeserver import Homeserver
-from letta_matrix.store.agents import AgentDirectory
-from letta_matrix.store.approvals import ApprovalStore
-from letta_matrix.store.outbox import Outbox
+from letta_matrix.operations.records import AgentDirectory, ApprovalStore, Outbox, Turn, TurnStore
 from letta_matrix.store.tokens import TokenStore
-from letta_matrix.store.turns import Turn, TurnStore
 from letta_matrix.toolbox.registry import Toolbox
 
 

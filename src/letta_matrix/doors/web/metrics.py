@@ -12,7 +12,7 @@ from letta_matrix.access.guard import PROBLEMS
 from letta_matrix.access.metadata import challenge, scope_challenge
 from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.access.refusals import IdentityUnavailable, TooOften, Unauthorized
-from letta_matrix.store.database import StoreUnavailable
+from letta_matrix.operations.records import StoreUnavailable
 
 Admit = Callable[[str | None, str], Awaitable[Principal]]
 """As `Authenticator.admit`."""
