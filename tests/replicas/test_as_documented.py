@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from tests.nginx import nginx_path
 from tests.postgres import PostgresServer
@@ -97,8 +98,11 @@ async def until_taken(twins: Twins, url: str) -> list[int]:
         txn_id, events = secrets.token_hex(4), list[Any]()
         headers = {"Authorization": f"Bearer {twins.homeserver.hs_token}"}
         path = f"{url}/_matrix/app/v1/transactions/{txn_id}"
-        async with twins.http.put(path, json={"events": events}, headers=headers) as response:
-            return response.status
+        try:
+            async with twins.http.put(path, json={"events": events}, headers=headers) as response:
+                return response.status
+        except aiohttp.ClientError:
+            return 0
 
     async def is_taken() -> bool:
         return await status() == 200
