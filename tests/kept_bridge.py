@@ -13,10 +13,10 @@ import yaml
 from tests.builders import config_for
 from typer.testing import CliRunner
 
-from letta_matrix.backup.archive import is_encrypted
-from letta_matrix.backup.contents import Source
-from letta_matrix.backup.restoring import PutBack, Target, restore
-from letta_matrix.backup.taking import Taken, take
+from letta_matrix.cli.backup.archive import is_encrypted
+from letta_matrix.cli.backup.contents import Source
+from letta_matrix.cli.backup.restoring import PutBack, Target, restore
+from letta_matrix.cli.backup.taking import Taken, take
 from letta_matrix.cli.main import app
 
 SECRET = "a passphrase"

@@ -8,8 +8,8 @@ from typing import Any
 
 from tests.stage import Stage
 
-from letta_matrix.backup.copies import copy_database
-from letta_matrix.backup.stored import prepare
+from letta_matrix.cli.backup.copies import copy_database
+from letta_matrix.cli.backup.stored import prepare
 from letta_matrix.runtimes.memory import echo
 from letta_matrix.runtimes.protocol import TurnEvent, TurnRequest
 from letta_matrix.store.restored import Gap

@@ -23,12 +23,12 @@ from tests.waiting import Clock, eventually, within
 
 from letta_matrix.app.bridge import Bridge
 from letta_matrix.app.logs import secrets_of
+from letta_matrix.cli.doctor.catalogue import CHECKS
+from letta_matrix.cli.doctor.examination import examine
+from letta_matrix.cli.doctor.finding import Finding, Mark, exit_status
+from letta_matrix.cli.doctor.subject import Subject
 from letta_matrix.cli.overview import report_of
 from letta_matrix.config import Config
-from letta_matrix.doctor.catalogue import CHECKS
-from letta_matrix.doctor.examination import examine
-from letta_matrix.doctor.finding import Finding, Mark, exit_status
-from letta_matrix.doctor.subject import Subject
 from letta_matrix.matrix.identifiers import user_id
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.stack.registration import registration

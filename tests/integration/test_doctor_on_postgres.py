@@ -9,12 +9,12 @@ from sqlalchemy import URL
 from tests.postgres import PASSWORD, PostgresServer
 
 from letta_matrix.app.logs import secrets_of
+from letta_matrix.cli.doctor.catalogue import CHECKS
+from letta_matrix.cli.doctor.examination import examine
+from letta_matrix.cli.doctor.finding import Finding, Mark
+from letta_matrix.cli.doctor.server_storage import Server, judge_server
+from letta_matrix.cli.doctor.subject import Subject
 from letta_matrix.config import Config
-from letta_matrix.doctor.catalogue import CHECKS
-from letta_matrix.doctor.examination import examine
-from letta_matrix.doctor.finding import Finding, Mark
-from letta_matrix.doctor.server_storage import Server, judge_server
-from letta_matrix.doctor.subject import Subject
 from letta_matrix.store.database import Database
 
 Configured = Callable[..., Config]

@@ -21,9 +21,9 @@ from tests.waiting import eventually
 
 from letta_matrix.access.principal import Scope
 from letta_matrix.access.secrets import issue
-from letta_matrix.backup.contents import Source
-from letta_matrix.backup.restoring import PutBack, Target, restore
-from letta_matrix.backup.taking import take
+from letta_matrix.cli.backup.contents import Source
+from letta_matrix.cli.backup.restoring import PutBack, Target, restore
+from letta_matrix.cli.backup.taking import take
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import TurnEvent, TurnRequest
 

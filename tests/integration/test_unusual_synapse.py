@@ -19,9 +19,9 @@ from tests.waiting import eventually
 
 from letta_matrix.access.route import homeserver_of
 from letta_matrix.app.reach import NotReached, reach
-from letta_matrix.doctor.examination import examine
-from letta_matrix.doctor.finding import Mark
-from letta_matrix.doctor.subject import Subject
+from letta_matrix.cli.doctor.examination import examine
+from letta_matrix.cli.doctor.finding import Mark
+from letta_matrix.cli.doctor.subject import Subject
 from letta_matrix.matrix.watch import ServerState, look
 from letta_matrix.runtimes.memory import MemoryRuntime
 

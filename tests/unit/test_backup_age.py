@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from letta_matrix.backup.age import INTRO, Sealing, Unsealing
-from letta_matrix.backup.faults import BackupError
+from letta_matrix.cli.backup.age import INTRO, Sealing, Unsealing
+from letta_matrix.cli.backup.faults import BackupError
 
 BY_ANOTHER_PROGRAM = base64.b64decode(
     "YWdlLWVuY3J5cHRpb24ub3JnL3YxCi0+IHNjcnlwdCAwRTZGdm9uZWl3UjB5TjNNbS8zdWZnIDE2ClJwWWlGdUhh"

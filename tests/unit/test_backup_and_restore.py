@@ -9,10 +9,10 @@ from tests.builders import agent, config_for
 from tests.busy_database import count, talking
 from tests.kept_bridge import SECRET, WORDS, restored, taken, tree, typed
 
-from letta_matrix.backup.archive import read
-from letta_matrix.backup.contents import Source
-from letta_matrix.backup.faults import BackupError
-from letta_matrix.backup.taking import take
+from letta_matrix.cli.backup.archive import read
+from letta_matrix.cli.backup.contents import Source
+from letta_matrix.cli.backup.faults import BackupError
+from letta_matrix.cli.backup.taking import take
 from letta_matrix.cli.main import exit_status
 from letta_matrix.stack.lock import exclusive
 from letta_matrix.store.agents import AgentDirectory
@@ -126,7 +126,7 @@ async def test_what_cannot_be_put_back_touches_nothing(
         assert isinstance(done.exception, BackupError)
         assert why in str(done.exception)
         assert exit_status(done.exception) == 1
-    monkeypatch.setattr("letta_matrix.backup.restoring.HEAD", "0001")
+    monkeypatch.setattr("letta_matrix.cli.backup.restoring.HEAD", "0001")
     with pytest.raises(BackupError, match=r"newer letta-matrix .*: upgrade letta-matrix"):
         await restored(file, bridge, replace=True)
     assert tree(bridge.parent) == before

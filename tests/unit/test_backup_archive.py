@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from letta_matrix.backup.archive import (
+from letta_matrix.cli.backup.archive import (
     DIGESTS,
     MANIFEST,
     Manifest,
@@ -20,7 +20,7 @@ from letta_matrix.backup.archive import (
     read,
     writing,
 )
-from letta_matrix.backup.faults import BackupError
+from letta_matrix.cli.backup.faults import BackupError
 
 ABOUT = Manifest("0.1.0", 1e9, "0008", "letta-matrix.db", "letta-matrix.db", servers=False)
 FILES = {"letta-matrix.db": b"rows", "config.yaml": b"a: b\n", "synapse/media/ab/c d\u00e9": b"\0"}

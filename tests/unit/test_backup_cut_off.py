@@ -7,10 +7,10 @@ import pytest
 from tests import kept_bridge
 from tests.kept_bridge import WORDS, restored, taken, tree, typed
 
-from letta_matrix.backup import restoring, taking
-from letta_matrix.backup.archive import read
-from letta_matrix.backup.faults import BackupError
-from letta_matrix.backup.swap import Swap
+from letta_matrix.cli.backup import restoring, taking
+from letta_matrix.cli.backup.archive import read
+from letta_matrix.cli.backup.faults import BackupError
+from letta_matrix.cli.backup.swap import Swap
 from letta_matrix.cli.main import exit_status
 
 bridge, stack = kept_bridge.bridge, kept_bridge.stack

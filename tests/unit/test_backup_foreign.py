@@ -10,9 +10,9 @@ import pytest
 from tests import kept_bridge
 from tests.kept_bridge import restored, tree
 
-from letta_matrix.backup.archive import Manifest, writing
-from letta_matrix.backup.faults import BackupError
-from letta_matrix.backup.stored import schema_of
+from letta_matrix.cli.backup.archive import Manifest, writing
+from letta_matrix.cli.backup.faults import BackupError
+from letta_matrix.cli.backup.stored import schema_of
 
 bridge = kept_bridge.bridge
 NAMED = b"homeserver: {ca_file: %s}\n"

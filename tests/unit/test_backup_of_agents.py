@@ -10,8 +10,8 @@ import pytest
 from tests import kept_bridge
 from tests.kept_bridge import SECRET, taken
 
-from letta_matrix.backup import taking
-from letta_matrix.backup.archive import read
+from letta_matrix.cli.backup import taking
+from letta_matrix.cli.backup.archive import read
 
 bridge, stack = kept_bridge.bridge, kept_bridge.stack
 

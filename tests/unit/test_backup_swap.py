@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from letta_matrix.backup import swap as swapping
-from letta_matrix.backup.swap import Swap
+from letta_matrix.cli.backup import swap as swapping
+from letta_matrix.cli.backup.swap import Swap
 
 
 @pytest.fixture

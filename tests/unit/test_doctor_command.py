@@ -19,15 +19,11 @@ from tests.unit.test_docs import codes, rows, section, text_of
 from tests.waiting import eventually, within
 from typer.testing import CliRunner
 
-from letta_matrix.cli.doctor_view import TerminalView, report
-from letta_matrix.cli.main import app
-from letta_matrix.common.connections.listener import bound
-from letta_matrix.common.lock_files import lock
-from letta_matrix.doctor import network, runtimes
-from letta_matrix.doctor.catalogue import CHECKS
-from letta_matrix.doctor.check import Check, Look
-from letta_matrix.doctor.examination import examine
-from letta_matrix.doctor.finding import (
+from letta_matrix.cli.doctor import network, runtimes
+from letta_matrix.cli.doctor.catalogue import CHECKS
+from letta_matrix.cli.doctor.check import Check, Look
+from letta_matrix.cli.doctor.examination import examine
+from letta_matrix.cli.doctor.finding import (
     Finding,
     Findings,
     Mark,
@@ -37,7 +33,11 @@ from letta_matrix.doctor.finding import (
     unknown,
     warning,
 )
-from letta_matrix.doctor.subject import Subject
+from letta_matrix.cli.doctor.subject import Subject
+from letta_matrix.cli.doctor.view import TerminalView, report
+from letta_matrix.cli.main import app
+from letta_matrix.common.connections.listener import bound
+from letta_matrix.common.lock_files import lock
 from letta_matrix.runtimes.keeper import wire
 from letta_matrix.runtimes.keeper.doors import RemoteDoor
 from letta_matrix.runtimes.keeper.process import keep
@@ -90,7 +90,7 @@ async def test_whoever_else_answers_at_the_port_is_not_believed(
     def listeners(_: int) -> set[int]:
         return users
 
-    monkeypatch.setattr("letta_matrix.doctor.subject.listeners", listeners)
+    monkeypatch.setattr("letta_matrix.cli.doctor.subject.listeners", listeners)
     assert not await believes(tmp_path)
     with bridge_at(tmp_path):
         assert await believes(tmp_path)

@@ -12,10 +12,10 @@ from aiohttp import web
 from tests.builders import config_for
 from tests.unit.test_doctor_command import examined
 
-from letta_matrix.doctor import abilities, portals, settings, storage, well_known
-from letta_matrix.doctor.check import Check
-from letta_matrix.doctor.finding import Finding, Mark
-from letta_matrix.doctor.subject import Subject
+from letta_matrix.cli.doctor import abilities, portals, settings, storage, well_known
+from letta_matrix.cli.doctor.check import Check
+from letta_matrix.cli.doctor.finding import Finding, Mark
+from letta_matrix.cli.doctor.subject import Subject
 from letta_matrix.stack.registration import registration
 
 WARNING, TROUBLE, OK = Mark.WARNING, Mark.TROUBLE, Mark.OK

@@ -9,6 +9,25 @@ import pytest
 from mautrix.errors import MatrixRequestError
 from tests.builders import config_for
 
+from letta_matrix.cli.doctor.abilities import judge_room_version, judge_sign_in, judge_upload_size
+from letta_matrix.cli.doctor.finding import Finding, Mark
+from letta_matrix.cli.doctor.homeserver import judge_version
+from letta_matrix.cli.doctor.network import judge_plain, judge_port, judge_proxies
+from letta_matrix.cli.doctor.portals import judge_phone
+from letta_matrix.cli.doctor.recognition import is_foreign
+from letta_matrix.cli.doctor.rooms import judge_rooms
+from letta_matrix.cli.doctor.runtimes import judge_app_server, judge_keeper, judge_permissions
+from letta_matrix.cli.doctor.settings import (
+    judge_encryption_flags,
+    judge_rate_limits,
+    judge_registration,
+    odd_settings,
+)
+from letta_matrix.cli.doctor.storage import Disk, judge_disk, judge_revision, kind_of
+from letta_matrix.cli.doctor.subject import is_private
+from letta_matrix.cli.doctor.tls import Seen, judge
+from letta_matrix.cli.doctor.tried import older, tried
+from letta_matrix.cli.doctor.well_known import Told, judge_client, judge_delegation
 from letta_matrix.common.json_fields import Json, mapping
 from letta_matrix.config import (
     AppServerRuntime,
@@ -17,25 +36,6 @@ from letta_matrix.config import (
     OpenAICompatibleRuntime,
     Runtime,
 )
-from letta_matrix.doctor.abilities import judge_room_version, judge_sign_in, judge_upload_size
-from letta_matrix.doctor.finding import Finding, Mark
-from letta_matrix.doctor.homeserver import judge_version
-from letta_matrix.doctor.network import judge_plain, judge_port, judge_proxies
-from letta_matrix.doctor.portals import judge_phone
-from letta_matrix.doctor.recognition import is_foreign
-from letta_matrix.doctor.rooms import judge_rooms
-from letta_matrix.doctor.runtimes import judge_app_server, judge_keeper, judge_permissions
-from letta_matrix.doctor.settings import (
-    judge_encryption_flags,
-    judge_rate_limits,
-    judge_registration,
-    odd_settings,
-)
-from letta_matrix.doctor.storage import Disk, judge_disk, judge_revision, kind_of
-from letta_matrix.doctor.subject import is_private
-from letta_matrix.doctor.tls import Seen, judge
-from letta_matrix.doctor.tried import older, tried
-from letta_matrix.doctor.well_known import Told, judge_client, judge_delegation
 from letta_matrix.portals.line_watch import trouble_of
 from letta_matrix.portals.provisioning import Login
 from letta_matrix.stack.registration import registration

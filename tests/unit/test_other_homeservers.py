@@ -23,9 +23,9 @@ from tests.waiting import eventually
 
 from letta_matrix.access.faults import Fault as ToolFault
 from letta_matrix.access.faults import ToolError
-from letta_matrix.doctor.examination import examine
-from letta_matrix.doctor.finding import Mark
-from letta_matrix.doctor.subject import Subject
+from letta_matrix.cli.doctor.examination import examine
+from letta_matrix.cli.doctor.finding import Mark
+from letta_matrix.cli.doctor.subject import Subject
 from letta_matrix.matrix.errors import refusal, refused_request
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.server_admin import ServerAdmin

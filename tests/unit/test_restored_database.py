@@ -16,8 +16,8 @@ from tests.scripts import DONE, until
 from tests.stage import Stage
 from tests.waiting import eventually
 
-from letta_matrix.backup.copies import copy_database
-from letta_matrix.backup.stored import Ended, prepare
+from letta_matrix.cli.backup.copies import copy_database
+from letta_matrix.cli.backup.stored import Ended, prepare
 from letta_matrix.conversations.answered import ended_in
 from letta_matrix.conversations.gap import RestoreGap
 from letta_matrix.matrix.content import ALSO, BESIDE, LIVE, MARKER, OPEN

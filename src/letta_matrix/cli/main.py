@@ -7,9 +7,7 @@ from collections.abc import Mapping
 import typer
 
 from letta_matrix.cli import (
-    backup,
     chat,
-    doctor,
     forget,
     import_mappings,
     init,
@@ -26,6 +24,8 @@ from letta_matrix.cli import (
     up,
     version,
 )
+from letta_matrix.cli.backup import command as backup
+from letta_matrix.cli.doctor import command as doctor
 from letta_matrix.cli.faults import BadInput, Failure
 
 _BAD_INPUT = {
@@ -33,7 +33,7 @@ _BAD_INPUT = {
     "letta_matrix.access.grants": "BadGrant",
 }
 _FAILURES = {
-    "letta_matrix.backup.faults": "BackupError",
+    "letta_matrix.cli.backup.faults": "BackupError",
     "letta_matrix.stack.errors": "StackError",
     "letta_matrix.store.database": "StoreError",
     "letta_matrix.doors.web.listening": "PortTakenError",

@@ -29,7 +29,7 @@ def run(config: ConfigOption = None, migrate: MigrateOption = False) -> None:
     # What is imported stays: looking for garbage in it would be a fifth of a start's work.
     gc.disable()
     from letta_matrix.app import bridge
-    from letta_matrix.backup.unfinished import check_whole
+    from letta_matrix.cli.backup.unfinished import check_whole
     from letta_matrix.config import load_config
     from letta_matrix.config.original import replaced
     from letta_matrix.stack.data import check_folders

@@ -50,7 +50,7 @@ def up(
     the agents' model; without one a demo model answers. Ctrl-C stops all; starting again
     keeps everything.
     """
-    from letta_matrix.backup.unfinished import check_whole
+    from letta_matrix.cli.backup.unfinished import check_whole
     from letta_matrix.stack.models import Wanted
     from letta_matrix.stack.up import Options
     from letta_matrix.stack.up import up as run_up

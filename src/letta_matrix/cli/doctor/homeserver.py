@@ -10,13 +10,13 @@ from mautrix.errors import MatrixRequestError
 from yarl import URL
 
 from letta_matrix.app.reach import HANGS, PING_SPEC, speaks
+from letta_matrix.cli.doctor.check import check
+from letta_matrix.cli.doctor.finding import Finding, Findings, fine, found, trouble, warning
+from letta_matrix.cli.doctor.subject import Subject
+from letta_matrix.cli.doctor.tls import speaks_tls
+from letta_matrix.cli.doctor.tried import older, tried
 from letta_matrix.common.json_fields import as_texts, mapping, string_of
 from letta_matrix.common.program import typed
-from letta_matrix.doctor.check import check
-from letta_matrix.doctor.finding import Finding, Findings, fine, found, trouble, warning
-from letta_matrix.doctor.subject import Subject
-from letta_matrix.doctor.tls import speaks_tls
-from letta_matrix.doctor.tried import older, tried
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.requests import HomeserverUnavailable

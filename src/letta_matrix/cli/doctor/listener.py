@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from letta_matrix.doctor.subject import Subject
+from letta_matrix.cli.doctor.subject import Subject
 from letta_matrix.doors.web.listening import PortTakenError, listen
 from letta_matrix.matrix.appservice import Appservice
 

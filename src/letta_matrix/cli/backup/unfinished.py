@@ -3,8 +3,8 @@ left, some files are of the backup and others are not."""
 
 from pathlib import Path
 
-from letta_matrix.backup.faults import BackupError
-from letta_matrix.backup.folders import sync
+from letta_matrix.cli.backup.faults import BackupError
+from letta_matrix.cli.backup.folders import sync
 from letta_matrix.common.private_files import write_private
 from letta_matrix.common.program import typed
 

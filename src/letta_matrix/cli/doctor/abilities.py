@@ -10,11 +10,19 @@ from mautrix.errors import MatrixRequestError
 from yarl import URL
 
 from letta_matrix.app.checks import encryption as encrypted
+from letta_matrix.cli.doctor.check import check
+from letta_matrix.cli.doctor.finding import (
+    Finding,
+    Findings,
+    fine,
+    found,
+    trouble,
+    unknown,
+    warning,
+)
+from letta_matrix.cli.doctor.subject import Subject
 from letta_matrix.common.json_fields import as_list, mapping, string_of
 from letta_matrix.config import Config
-from letta_matrix.doctor.check import check
-from letta_matrix.doctor.finding import Finding, Findings, fine, found, trouble, unknown, warning
-from letta_matrix.doctor.subject import Subject
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.errors import refused_request, why
 from letta_matrix.matrix.media import MediaFault, download, human_size

@@ -9,10 +9,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from letta_matrix.doctor.check import check
-from letta_matrix.doctor.finding import Finding, Findings, fine, found, trouble, warning
-from letta_matrix.doctor.server_storage import examine_server
-from letta_matrix.doctor.subject import Subject
+from letta_matrix.cli.doctor.check import check
+from letta_matrix.cli.doctor.finding import Finding, Findings, fine, found, trouble, warning
+from letta_matrix.cli.doctor.server_storage import examine_server
+from letta_matrix.cli.doctor.subject import Subject
 from letta_matrix.matrix.media import human_size
 from letta_matrix.store.database import HEAD, StoreError
 from letta_matrix.store.database_file import check_if_alone

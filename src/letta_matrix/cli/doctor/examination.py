@@ -5,10 +5,10 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import replace
 
 from letta_matrix.app.logs import secrets_of
-from letta_matrix.doctor.catalogue import CHECKS
-from letta_matrix.doctor.check import Check
-from letta_matrix.doctor.finding import Finding, Findings, Mark, found, unknown
-from letta_matrix.doctor.subject import Subject
+from letta_matrix.cli.doctor.catalogue import CHECKS
+from letta_matrix.cli.doctor.check import Check
+from letta_matrix.cli.doctor.finding import Finding, Findings, Mark, found, unknown
+from letta_matrix.cli.doctor.subject import Subject
 from letta_matrix.runtimes.error_lines import scrubbed
 
 _PATIENCE = 30.0

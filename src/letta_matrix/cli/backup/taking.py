@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from letta_matrix import __version__
-from letta_matrix.backup.age import WORK
-from letta_matrix.backup.archive import Manifest, Writer, is_encrypted, read, writing
-from letta_matrix.backup.contents import (
+from letta_matrix.cli.backup.age import WORK
+from letta_matrix.cli.backup.archive import Manifest, Writer, is_encrypted, read, writing
+from letta_matrix.cli.backup.contents import (
     CONFIG,
     DATABASE,
     SERVERS,
@@ -18,10 +18,10 @@ from letta_matrix.backup.contents import (
     Source,
     is_needless,
 )
-from letta_matrix.backup.copies import copy_apart, copy_database, is_database, steady
-from letta_matrix.backup.faults import BackupError
-from letta_matrix.backup.folders import opened, staging, sync
-from letta_matrix.backup.stored import copy_from_server, schema_of
+from letta_matrix.cli.backup.copies import copy_apart, copy_database, is_database, steady
+from letta_matrix.cli.backup.faults import BackupError
+from letta_matrix.cli.backup.folders import opened, staging, sync
+from letta_matrix.cli.backup.stored import copy_from_server, schema_of
 from letta_matrix.common.private_files import private_beside
 from letta_matrix.store.database_file import check_if_alone
 

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Generator
 from pathlib import Path
 
-from letta_matrix.backup.faults import BackupError
+from letta_matrix.cli.backup.faults import BackupError
 from letta_matrix.common.lock_files import lock
 
 _STAGING = ".letta-staging-"

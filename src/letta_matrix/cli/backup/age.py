@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from letta_matrix.backup.faults import BackupError
+from letta_matrix.cli.backup.faults import BackupError
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -3,10 +3,10 @@
 from mautrix.api import ClientPath, Method
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.cli.doctor.check import check
+from letta_matrix.cli.doctor.finding import Finding, Findings, fine, found, trouble, unknown
+from letta_matrix.cli.doctor.subject import Subject
 from letta_matrix.config import PortalSettings, SmsSettings
-from letta_matrix.doctor.check import check
-from letta_matrix.doctor.finding import Finding, Findings, fine, found, trouble, unknown
-from letta_matrix.doctor.subject import Subject
 from letta_matrix.matrix.errors import why
 from letta_matrix.matrix.requests import HomeserverUnavailable
 from letta_matrix.portals.line_watch import not_known, trouble_of

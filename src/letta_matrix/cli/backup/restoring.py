@@ -8,9 +8,9 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from letta_matrix.backup import unfinished
-from letta_matrix.backup.archive import Manifest, read
-from letta_matrix.backup.contents import (
+from letta_matrix.cli.backup import unfinished
+from letta_matrix.cli.backup.archive import Manifest, read
+from letta_matrix.cli.backup.contents import (
     CONFIG,
     DATABASE,
     SERVERS,
@@ -19,11 +19,11 @@ from letta_matrix.backup.contents import (
     is_beside,
     is_named,
 )
-from letta_matrix.backup.copies import check_database
-from letta_matrix.backup.faults import BackupError
-from letta_matrix.backup.folders import staging
-from letta_matrix.backup.stored import Ended, prepare, schema_of
-from letta_matrix.backup.swap import Swap
+from letta_matrix.cli.backup.copies import check_database
+from letta_matrix.cli.backup.faults import BackupError
+from letta_matrix.cli.backup.folders import staging
+from letta_matrix.cli.backup.stored import Ended, prepare, schema_of
+from letta_matrix.cli.backup.swap import Swap
 from letta_matrix.stack.data import make_data_directory
 from letta_matrix.stack.lock import LOCK, exclusive
 from letta_matrix.store.database import HEAD

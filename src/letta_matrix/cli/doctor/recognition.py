@@ -9,10 +9,10 @@ from letta_matrix.agents.decoration import NotAsWanted
 from letta_matrix.agents.earlier_accounts import EarlierAccounts
 from letta_matrix.app.checks import clock_trouble, other_accounts
 from letta_matrix.app.reach import NotReached, ping, recognised
-from letta_matrix.doctor.check import check
-from letta_matrix.doctor.finding import Findings, fine, found, trouble, unknown
-from letta_matrix.doctor.listener import listening
-from letta_matrix.doctor.subject import Subject
+from letta_matrix.cli.doctor.check import check
+from letta_matrix.cli.doctor.finding import Findings, fine, found, trouble, unknown
+from letta_matrix.cli.doctor.listener import listening
+from letta_matrix.cli.doctor.subject import Subject
 from letta_matrix.matrix.errors import why
 from letta_matrix.matrix.identifiers import RESERVED_PREFIXES
 from letta_matrix.matrix.requests import HomeserverUnavailable

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from letta_matrix.cli.doctor.finding import Finding, Mark, exit_status, unknown
 from letta_matrix.common.lenient_json import printable
-from letta_matrix.doctor.finding import Finding, Mark, exit_status, unknown
 
 _SIGNS = {
     Mark.OK: ("✓", "green"),

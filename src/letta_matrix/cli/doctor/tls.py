@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from cryptography import x509
 
-from letta_matrix.doctor.finding import Finding, fine, trouble, warning
+from letta_matrix.cli.doctor.finding import Finding, fine, trouble, warning
 
 _SOON = 14
 """Days: whoever renews certificates by itself has done so by then."""

@@ -3,10 +3,10 @@
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.app.checks import some_of
+from letta_matrix.cli.doctor.check import check
+from letta_matrix.cli.doctor.finding import Findings, fine, trouble, unknown, warning
+from letta_matrix.cli.doctor.subject import Subject
 from letta_matrix.common.side_by_side import side_by_side
-from letta_matrix.doctor.check import check
-from letta_matrix.doctor.finding import Findings, fine, trouble, unknown, warning
-from letta_matrix.doctor.subject import Subject
 from letta_matrix.matrix.requests import HomeserverUnavailable
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.database import StoreError

@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
+from letta_matrix.cli.doctor.check import check
+from letta_matrix.cli.doctor.finding import Finding, Findings, fine, trouble, warning
+from letta_matrix.cli.doctor.subject import Subject, is_private
+from letta_matrix.cli.doctor.tried import older, tried
 from letta_matrix.common.connections.known_servers import server_at
 from letta_matrix.common.json_fields import string_of
 from letta_matrix.common.lenient_json import printable
 from letta_matrix.config import AppServerRuntime, Config, OpenAICompatibleRuntime, Runtime
-from letta_matrix.doctor.check import check
-from letta_matrix.doctor.finding import Finding, Findings, fine, trouble, warning
-from letta_matrix.doctor.subject import Subject, is_private
-from letta_matrix.doctor.tried import older, tried
 from letta_matrix.runtimes.adapters import make_runtime
 from letta_matrix.runtimes.app_server.keepers import remote_keeper
 from letta_matrix.runtimes.app_server.look import MOST, count_agents, version_of

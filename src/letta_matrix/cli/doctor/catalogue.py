@@ -1,6 +1,6 @@
 """Every check, in the order in which somebody who looks for a fault would go."""
 
-from letta_matrix.doctor import (
+from letta_matrix.cli.doctor import (
     abilities,
     homeserver,
     network,
@@ -12,7 +12,7 @@ from letta_matrix.doctor import (
     storage,
     well_known,
 )
-from letta_matrix.doctor.check import Check
+from letta_matrix.cli.doctor.check import Check
 
 CHECKS: tuple[Check, ...] = tuple(
     one

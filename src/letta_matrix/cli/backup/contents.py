@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from letta_matrix.backup.faults import BackupError
+from letta_matrix.cli.backup.faults import BackupError
 from letta_matrix.common.json_fields import mapping, string_of
 from letta_matrix.config import Config, ConfigError
 from letta_matrix.config.sources import ENV_PREFIX, read_file

@@ -15,9 +15,9 @@ from letta_matrix.cli.options import ConfigOption, DataOption, config_path, data
 from letta_matrix.common.program import starting, typed
 
 if TYPE_CHECKING:
-    from letta_matrix.backup.archive import Manifest
-    from letta_matrix.backup.restoring import PutBack, Target
-    from letta_matrix.backup.taking import Taken
+    from letta_matrix.cli.backup.archive import Manifest
+    from letta_matrix.cli.backup.restoring import PutBack, Target
+    from letta_matrix.cli.backup.taking import Taken
 
 _VARIABLE = "LETTA_MATRIX_BACKUP_PASSPHRASE"
 _SHORTEST = 8
@@ -59,9 +59,9 @@ def backup(
     if check:
         _check(file, passphrase_file)
         return
-    from letta_matrix.backup.contents import Source
-    from letta_matrix.backup.taking import take
-    from letta_matrix.backup.unfinished import check_whole
+    from letta_matrix.cli.backup.contents import Source
+    from letta_matrix.cli.backup.taking import take
+    from letta_matrix.cli.backup.unfinished import check_whole
     from letta_matrix.config import load_config
 
     path = config_path(config, data).absolute()
@@ -99,8 +99,8 @@ def restore(
     """Put a backup back. Stop the bridge before. All of the backup is looked at before anything
     is touched, and what stood there is moved aside, never deleted."""
     from letta_matrix.app.logs import configure_logging
-    from letta_matrix.backup.archive import is_encrypted
-    from letta_matrix.backup.restoring import Target, restore
+    from letta_matrix.cli.backup.archive import is_encrypted
+    from letta_matrix.cli.backup.restoring import Target, restore
     from letta_matrix.config import Logging
 
     _end_well()
@@ -112,7 +112,7 @@ def restore(
 
 
 def _check(file: Path, passphrase_file: Path | None) -> None:
-    from letta_matrix.backup.archive import is_encrypted, read
+    from letta_matrix.cli.backup.archive import is_encrypted, read
 
     encrypted = is_encrypted(file)
     found = read(file, _passphrase(passphrase_file) if encrypted else None)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from letta_matrix.backup.faults import BackupError
+from letta_matrix.cli.backup.faults import BackupError
 
 _IN_MEMORY = 8_000_000
 """Bytes of a copied file; larger ones are put onto the disk."""

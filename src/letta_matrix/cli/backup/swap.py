@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
 
-from letta_matrix.backup.folders import sync
+from letta_matrix.cli.backup.folders import sync
 
 
 class Swap:

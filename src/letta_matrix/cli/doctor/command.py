@@ -10,8 +10,8 @@ import typer
 from letta_matrix.cli.options import ConfigOption, DataOption, JsonOption, config_path
 
 if TYPE_CHECKING:
-    from letta_matrix.cli.doctor_view import View
-    from letta_matrix.doctor.finding import Finding
+    from letta_matrix.cli.doctor.finding import Finding
+    from letta_matrix.cli.doctor.view import View
 
 
 def doctor(
@@ -25,9 +25,9 @@ def doctor(
     Exit status: 0 nothing is wrong (warnings or not), 1 something is, 2 the configuration cannot
     be used, or something could not be looked at.
     """
-    from letta_matrix.cli.doctor_view import JsonView, TerminalView
+    from letta_matrix.cli.doctor.finding import exit_status, trouble
+    from letta_matrix.cli.doctor.view import JsonView, TerminalView
     from letta_matrix.config import ConfigError
-    from letta_matrix.doctor.finding import exit_status, trouble
 
     path = config_path(config, data)
     view = JsonView() if as_json else TerminalView()
@@ -46,10 +46,10 @@ def doctor(
 async def _examined(path: Path, view: "View") -> "list[Finding]":
     """Everything that was found, each shown as it comes. Raises ConfigError."""
     from letta_matrix.app.logs import silence
+    from letta_matrix.cli.doctor.examination import examine
+    from letta_matrix.cli.doctor.subject import Subject
     from letta_matrix.cli.overview import report_of
     from letta_matrix.config import load_config
-    from letta_matrix.doctor.examination import examine
-    from letta_matrix.doctor.subject import Subject
 
     settings = load_config(path)
     subject = Subject(settings, path, os.environ, await report_of(settings))

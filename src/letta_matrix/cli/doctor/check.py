@@ -3,8 +3,8 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from letta_matrix.doctor.finding import Findings
-from letta_matrix.doctor.subject import Subject
+from letta_matrix.cli.doctor.finding import Findings
+from letta_matrix.cli.doctor.subject import Subject
 
 Look = Callable[[Subject], Awaitable[Findings]]
 

@@ -9,10 +9,10 @@ import aiohttp
 from mautrix.api import ClientPath
 from yarl import URL
 
+from letta_matrix.cli.doctor.check import check
+from letta_matrix.cli.doctor.finding import Finding, Findings, fine, warning
+from letta_matrix.cli.doctor.subject import Subject, is_here
 from letta_matrix.common.json_fields import Json, mapping, string_of
-from letta_matrix.doctor.check import check
-from letta_matrix.doctor.finding import Finding, Findings, fine, warning
-from letta_matrix.doctor.subject import Subject, is_here
 from letta_matrix.matrix import answers
 
 _TIMEOUT = aiohttp.ClientTimeout(total=5)

@@ -6,6 +6,10 @@ import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
+from letta_matrix.cli.doctor import tls
+from letta_matrix.cli.doctor.check import check
+from letta_matrix.cli.doctor.finding import Finding, Findings, fine, trouble, warning
+from letta_matrix.cli.doctor.subject import Subject, is_here, is_private
 from letta_matrix.common.side_by_side import side_by_side
 from letta_matrix.config import (
     AppServerRuntime,
@@ -15,10 +19,6 @@ from letta_matrix.config import (
     OpenAICompatibleRuntime,
     Runtime,
 )
-from letta_matrix.doctor import tls
-from letta_matrix.doctor.check import check
-from letta_matrix.doctor.finding import Finding, Findings, fine, trouble, warning
-from letta_matrix.doctor.subject import Subject, is_here, is_private
 from letta_matrix.doors.web.listening import PortTakenError, check_free
 
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import text
 
+from letta_matrix.cli.doctor.finding import Finding, Findings, fine, warning
 from letta_matrix.common.loopback import is_loopback
-from letta_matrix.doctor.finding import Finding, Findings, fine, warning
 from letta_matrix.matrix.media import human_size
 from letta_matrix.store.database import Database
 

@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from letta_matrix.backup.age import INTRO, WORK, Sealing, Unsealing
-from letta_matrix.backup.faults import BackupError
+from letta_matrix.cli.backup.age import INTRO, WORK, Sealing, Unsealing
+from letta_matrix.cli.backup.faults import BackupError
 from letta_matrix.common.json_fields import mapping
 
 FORMAT = 1

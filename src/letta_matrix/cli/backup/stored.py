@@ -10,8 +10,8 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from letta_matrix.backup.copies import check_database
-from letta_matrix.backup.faults import BackupError
+from letta_matrix.cli.backup.copies import check_database
+from letta_matrix.cli.backup.faults import BackupError
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database, StoreError, database_url
 from letta_matrix.store.forgetting import forget_agents, forget_home
