@@ -27,6 +27,10 @@ class Relay:
         self._to = port
         self._is_shut = self._is_answered = False
 
+    def let_in(self) -> None:
+        """Who comes is let in again."""
+        self.shut = self._is_closed = False
+
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]

@@ -206,12 +206,12 @@ class Gate(Fence):
     """Lets writes pass as long as it is open."""
 
     def __init__(self) -> None:
-        super().__init__(1, self._at_once)
+        super().__init__("one", 1, self._at_once)
         self.asked = 0
         self.is_open = True
 
-    async def _at_once(self) -> None:
-        pass
+    async def _at_once(self) -> float:
+        return 0.0
 
     def check(self, db: Connection) -> None:
         self.asked += 1

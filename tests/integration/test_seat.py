@@ -60,6 +60,7 @@ async def test_who_is_first_acts_and_the_others_know_it(new_seat: NewSeat) -> No
     await second.open()
     await first.look()
     assert (first.holds, second.holds) == (True, False)
+    assert first.active is None, "nobody is led to themselves"
     assert second.active is not None
     assert second.active.replica_id == first.replica_id
     assert second.active.host == "bridge-1"
@@ -165,10 +166,12 @@ async def test_what_is_unsure_waits_until_it_is_sure(new_seat: NewSeat, postgres
     await seat.open()
     sure = asyncio.Event()
 
-    async def until_sure() -> None:
+    async def until_sure() -> float:
         await sure.wait()
+        return 0.0
 
-    fenced, open_to_all = Database(postgres_url, Fence(seat.epoch, until_sure)), Meta(seat.database)
+    fence = Fence(seat.replica_id, seat.epoch, until_sure)
+    fenced, open_to_all = Database(postgres_url, fence), Meta(seat.database)
     writing = asyncio.create_task(Meta(fenced).set("who", "me"))
 
     async def is_written() -> bool:

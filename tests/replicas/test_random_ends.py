@@ -11,6 +11,7 @@ from tests.replicas.twins import One, Twins
 from tests.waiting import eventually
 
 ROOMS = 3
+WAYS = ["killed", "stopped", "told to end", "cut off"]
 MESSAGES = int(os.environ.get("REPLICA_MESSAGES", "24"))
 """`REPLICA_MESSAGES=500 REPLICA_COUNT=3` tells more, in minutes."""
 
@@ -23,18 +24,18 @@ async def test_replicas_end_at_any_moment(twins: Twins) -> None:
         words, room = Words.quick(), rooms[number % ROOMS]
         told[room].append((await twins.say(room, words.text), words))
         if number % 4 == 3:
-            await _end(twins, await twins.active(), chance)
+            await _end(twins, await twins.active(), WAYS[number // 4 % len(WAYS)], chance)
     await twins.settled_states()
     for room in rooms:
         await assert_answered_once(twins, room, *told[room])
 
 
-async def _end(twins: Twins, one: One, chance: random.Random) -> None:
+async def _end(twins: Twins, one: One, way: str, chance: random.Random) -> None:
     """One that acts ends somehow, and comes again; another has taken over by then."""
     for _ in range(chance.randrange(10)):
         # Something goes on meanwhile, so that the moment is another one each time.
         await one.health()
-    match chance.choice(["killed", "told to end", "stopped", "cut off"]):
+    match way:
         case "killed":
             await one.end(signal.SIGKILL)
             await twins.active()

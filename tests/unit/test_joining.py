@@ -83,7 +83,7 @@ async def test_files_and_the_question_about_them_are_one_prompt(stage: Stage) ->
 
 async def test_a_file_alone_is_asked_about_too(stage: Stage) -> None:
     old = file(origin_server_ts=0)
-    await stage.again(max_event_age=10**12)
+    await stage.again(max_event_age=10**9)
     await stage.tell(old)
     (asked,) = stage.runtime.asked
     assert "list.txt" in asked.text

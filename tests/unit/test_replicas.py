@@ -36,8 +36,8 @@ class FakeSeat:
         self.won.clear()
         self.lost.clear()
 
-    async def let_go(self) -> None:
-        self.told.append("let go")
+    async def let_go(self, *, for_good: bool = True) -> None:
+        self.told.append("gone" if for_good else "let go")
         self.stand_by()
 
     async def close(self) -> None:
@@ -51,10 +51,12 @@ class FakeSeat:
 class FakeBridge:
     def __init__(self, told: list[str], fault: Exception | None) -> None:
         self._told, self._fault = told, fault
-        self.unsure = asyncio.Event()
+        self.unsure, self.begins = asyncio.Event(), asyncio.Event()
+        self.begins.set()
 
     async def start(self) -> None:
         self._told.append("start")
+        await self.begins.wait()
         if self._fault is not None:
             raise self._fault
 
@@ -74,8 +76,16 @@ class Stage:
         self.config = config_for(directory, **ports)
         self.seat, self.stop = FakeSeat(), asyncio.Event()
         self.fault: Exception | None = None
-        replicas = Replicas(self.config, self.seat, lambda _: FakeBridge(self.told, self.fault))  # pyright: ignore[reportArgumentType]
+        self.bridges: list[FakeBridge] = []
+        self.begins = True
+        replicas = Replicas(self.config, self.seat, self._made)  # pyright: ignore[reportArgumentType]
         self.running = asyncio.create_task(replicas.run(self.stop))
+
+    def _made(self, _seat: object) -> FakeBridge:
+        self.bridges.append(FakeBridge(self.told, self.fault))
+        if not self.begins:
+            self.bridges[-1].begins.clear()
+        return self.bridges[-1]
 
     @property
     def told(self) -> list[str]:
@@ -120,10 +130,10 @@ async def test_the_loser_closes_and_listens_again(stage: Stage) -> None:
     await stage.until("start")
     stage.seat.holds = False
     stage.seat.lost.set()
-    await stage.until("start", "close")
+    await stage.until("start", "close", "let go")
     await eventually(stage.is_listening, what="it listens")
     stage.seat.give()
-    await stage.until("start", "close", "start")
+    await stage.until("start", "close", "let go", "start")
 
 
 async def test_told_to_end_it_finishes_and_only_then_lets_go(stage: Stage) -> None:
@@ -131,7 +141,7 @@ async def test_told_to_end_it_finishes_and_only_then_lets_go(stage: Stage) -> No
     await stage.until("start")
     stage.stop.set()
     await stage.running
-    assert stage.told == ["opened", "start", "drain 20", "close", "let go", "closed"]
+    assert stage.told == ["opened", "start", "drain 20", "close", "gone", "closed"]
 
 
 async def test_a_loser_that_is_told_to_end_finishes_nothing(stage: Stage) -> None:
@@ -140,7 +150,7 @@ async def test_a_loser_that_is_told_to_end_finishes_nothing(stage: Stage) -> Non
     stage.seat.holds = False
     stage.stop.set()
     await stage.running
-    assert stage.told == ["opened", "start", "close", "let go", "closed"]
+    assert stage.told == ["opened", "start", "close", "gone", "closed"]
 
 
 async def test_one_that_cannot_act_leaves_it_to_others(stage: Stage) -> None:
@@ -148,3 +158,35 @@ async def test_one_that_cannot_act_leaves_it_to_others(stage: Stage) -> None:
     stage.seat.give()
     await stage.until("start", "close", "let go")
     assert not stage.seat.holds
+
+
+@pytest.mark.parametrize("why", ["lost", "stop"])
+async def test_one_that_does_not_begin_is_not_waited_for(stage: Stage, why: str) -> None:
+    stage.begins = False
+    stage.seat.give()
+    await stage.until("start")
+    (stage.stop if why == "stop" else stage.seat.lost).set()
+    await stage.until("start", "close", *(["gone", "closed"] if why == "stop" else ["let go"]))
+
+
+async def test_where_nobody_knows_what_is_stored_all_begins_anew(stage: Stage) -> None:
+    stage.seat.give()
+    await stage.until("start")
+    stage.bridges[0].unsure.set()
+    await stage.until("start", "close", "let go")
+    stage.seat.give()
+    await stage.until("let go", "start")
+
+
+async def test_a_drain_ends_when_another_has_taken_over(stage: Stage) -> None:
+    async def drain(_within: float) -> None:
+        await asyncio.Event().wait()
+
+    stage.seat.give()
+    await stage.until("start")
+    stage.bridges[0].drain = drain  # pyright: ignore[reportAttributeAccessIssue]
+    stage.stop.set()
+    await eventually(lambda: stage.seat.state == "draining", what="it drains")
+    stage.seat.lost.set()
+    await stage.running
+    assert stage.told[-3:] == ["close", "gone", "closed"]

@@ -83,12 +83,13 @@ class App:
 
         # The database, and the homeserver, by whose clock messages are dated.
         clock = ServerClock()
-        stores = self.stores = Stores(config, clock, seat and seat.fence())
+        fence = None if seat is None else seat.fence()
+        stores = self.stores = Stores(config, clock, fence)
         directory, rooms, conversations = stores.directory, stores.rooms, stores.conversations
         turns, outbox, audit = stores.turns, stores.outbox, stores.audit
         known = (directory, rooms)
         homeserver = self.homeserver = homeserver_of(
-            config, clock, self._refused, seat and seat.sure
+            config, clock, self._refused, fence and fence.sure
         )
         bot = self.bot = homeserver.acting_as(config.bot_user_id)
         audit_room = config.access.audit_room

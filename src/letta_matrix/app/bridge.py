@@ -185,6 +185,9 @@ class Bridge:
 
     async def admit(self, txn_id: str, events: list[dict[str, Any]]) -> None:
         """See `AppserviceHandler.admit`."""
+        if (seat := self.app.seat) is not None and not seat.holds:
+            # Now, so that whoever stands before us tries another replica.
+            raise StoreUnavailable("it is not sure that this replica acts", "try again")
         await self.app.dispatcher.admit(txn_id, events)
 
     async def has_user(self, user_id: str) -> bool:

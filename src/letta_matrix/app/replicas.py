@@ -11,7 +11,7 @@ from letta_matrix import __version__
 from letta_matrix.app.relay import Address, Relay
 from letta_matrix.app.seat import DRAINING, PORTS, RUNNING, STANDBY, STARTING, Seat
 from letta_matrix.common.parts import part
-from letta_matrix.common.waiting import ended, is_set, unless
+from letta_matrix.common.waiting import ended, is_set
 from letta_matrix.config import Config
 from letta_matrix.doors.web.health import without_addresses
 from letta_matrix.doors.web.listening import PortTakenError, check_free, listen
@@ -21,6 +21,7 @@ log = structlog.get_logger()
 
 _AGAIN = 2.0
 """Seconds until a replica that could not begin to act tries again."""
+_STARTING = 120.0
 _CLOSING = 5.0
 
 
@@ -80,29 +81,43 @@ class Replicas:
         seat.state = STARTING
         acting = self._make(seat)
         try:
-            # Where another has taken over, what is begun here may wait for ever to be sure.
-            begun = await unless(seat.lost, acting.start())
-            if begun is not None:
-                begun.result()
+            acts = await self._began(acting, stop)
         except (StoreError, PortTakenError) as error:
             log.error("this replica cannot act", reason=str(error))
-            await self._leave(acting)
-            await seat.let_go()
-            await is_set(stop, _AGAIN)
-            seat.wants = True
-            return
-        seat.state = RUNNING
-        await _first(seat.lost.wait(), stop.wait(), acting.unsure.wait())
-        if stop.is_set() and seat.holds:
-            seat.state = DRAINING
-            await acting.drain(self._config.replica.drain_timeout)
+            acts = False
+        if acts:
+            seat.state = RUNNING
+            await _first(seat.lost.wait(), stop.wait(), acting.unsure.wait())
+            if stop.is_set() and seat.holds:
+                seat.state = DRAINING
+                within = self._config.replica.drain_timeout
+                await _first(acting.drain(within), seat.lost.wait())
         await self._leave(acting)
+        if not stop.is_set():
+            # What is made next has an epoch of its own.
+            await seat.let_go(for_good=False)
+            await is_set(stop, 0.0 if acts else _AGAIN)
+            seat.wants = True
+
+    async def _began(self, acting: Acting, stop: asyncio.Event) -> bool:
+        """Let it begin, unless another has taken over or we are to stop before it has; whether it
+        acts."""
+        beginning = asyncio.ensure_future(acting.start())
+        await _first(beginning, self._seat.lost.wait(), stop.wait(), asyncio.sleep(_STARTING))
+        if beginning.cancelled():
+            return False
+        beginning.result()
+        return True
 
     async def _leave(self, acting: Acting) -> None:
-        """Let go of all that acts."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSING):
-                await acting.close()
+        """Let go of all that acts; what does not end in time is fenced."""
+        closing = asyncio.ensure_future(acting.close())
+        await asyncio.wait({closing}, timeout=_CLOSING)
+        if not closing.done():
+            log.error("a part of the bridge does not end")
+            closing.cancel()
+        elif (error := closing.exception()) is not None:
+            log.error("a part of the bridge could not be closed", exc_info=error)
         self._seat.stand_by()
 
 

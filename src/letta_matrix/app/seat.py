@@ -3,22 +3,21 @@
 import asyncio
 import secrets
 import socket
+import time
 
 import structlog
 from sqlalchemy import URL
 
 from letta_matrix import __version__
-from letta_matrix.common import clock
 from letta_matrix.common.vitals import Trouble
 from letta_matrix.config import Config
 from letta_matrix.store.database import (
     HEAD,
     Database,
     StoreError,
-    StoreUnavailable,
     database_url,
 )
-from letta_matrix.store.faults import newer_schema
+from letta_matrix.store.faults import LeaseLost, newer_schema
 from letta_matrix.store.fence import Fence
 from letta_matrix.store.leases import Lease, Leases, Replica
 
@@ -64,33 +63,39 @@ class Seat:
         self.epoch = 0
         self.replicas: list[Replica] = []
         self.lease: Lease | None = None
-        self._valid_until = 0.0
-        self._renewed = asyncio.Event()
+        self._lease_at = self._valid_until = 0.0
+        self._changed = asyncio.Event()
         self._failing: Trouble | None = None
 
     @property
     def holds(self) -> bool:
         """Whether it is ours, for sure: by our own clock, since the last renewal was asked for."""
-        return self.epoch > 0 and clock.now() < self._valid_until
+        return self.epoch > 0 and not self.lost.is_set() and _now() < self._valid_until
 
-    async def sure(self) -> None:
-        """Returns once it is ours, for sure; never where it is another's by then: whoever waits
-        is to be ended."""
-        while not self.holds:
-            self._renewed.clear()
-            await self._renewed.wait()
+    async def sure(self, epoch: int) -> float:
+        """Returns once the seat is ours for sure, in this epoch: until when, by the event loop's
+        clock. Raises LeaseLost once it is another's, or of another epoch."""
+        while not self.holds or self.epoch != epoch:
+            if self.lost.is_set() or self.epoch != epoch:
+                raise LeaseLost
+            self._changed.clear()
+            await self._changed.wait()
+        return asyncio.get_running_loop().time() + self._valid_until - _now()
 
     def fence(self) -> Fence:
-        """What every transaction of the bridge is to pass."""
-        return Fence(self.epoch, self.sure)
+        """What every transaction of the bridge is to pass, as long as it is of this epoch."""
+        epoch = self.epoch
+        return Fence(self.replica_id, epoch, lambda: self.sure(epoch))
 
     @property
     def active(self) -> Replica | None:
-        """The replica that acts, as far as is known."""
-        if self.lease is None or self.lease.left < 0:
+        """The other replica that acts, as far as is known."""
+        lease = self.lease
+        if lease is None or lease.left < _now() - self._lease_at:
             return None
-        holder = self.lease.holder
-        return next((one for one in self.replicas if one.replica_id == holder), None)
+        if lease.holder == self.replica_id:
+            return None
+        return next((one for one in self.replicas if one.replica_id == lease.holder), None)
 
     def told(self) -> dict[str, object]:
         """How this replica is, and which there are, for operators."""
@@ -128,48 +133,62 @@ class Seat:
         """Renew it, or look whether it is free, for ever."""
         pause = min(_LONGEST_LOOK, self._seconds / _LOOKS)
         while True:
-            await self.look()
+            try:
+                await self.look()
+            except Exception as error:
+                # Without a look nobody would ever take over.
+                log.error("the seat could not be looked at", exc_info=error)
+            if self.epoch and _now() > self._valid_until + self._seconds:
+                # Another may act for long by now.
+                self._lose()
             await asyncio.sleep(pause)
 
     async def look(self) -> None:
         """Once; what is found stands in the attributes."""
-        asked_at = clock.now()
+        asked_at = _now()
         wanted = self._seconds if self.wants and not self.lost.is_set() else None
         try:
             beat = await self._leases.beat(self._told(), wanted)
             self.replicas = await self._leases.all()
             if beat.schema < HEAD and (self._migrates or not self._others()):
                 await self.database.migrate()
+            self._failing = self._misfit(beat.schema)
+            self.lease, self._lease_at = beat.lease, asked_at
+            if self._failing is not None and self.epoch:
+                await self._leases.release(self.replica_id)
         except StoreError as error:
             self._fail(error)
             return
-        self._failing = self._misfit(beat.schema)
-        self.lease = lease = beat.lease
-        if self._failing is not None:
+        lease = beat.lease
+        if self._failing is not None or lease is None or lease.holder != self.replica_id:
             self._lose()
-            return
-        if lease is None or lease.holder != self.replica_id:
-            self._lose()
-        elif wanted is not None:
-            self._valid_until = asked_at + self._seconds * (1 - _SPARE)
-            self.epoch, is_new = lease.epoch, self.epoch == 0
-            self._renewed.set()
-            if is_new:
-                log.info("this replica acts from now on", replica=self.replica_id, epoch=self.epoch)
-                self.won.set()
+        elif wanted is not None and self.wants:
+            self._renew(lease, asked_at)
+
+    def _renew(self, lease: Lease, asked_at: float) -> None:
+        self._valid_until = asked_at + self._seconds * (1 - _SPARE)
+        self.epoch, is_new = lease.epoch, self.epoch == 0
+        self._changed.set()
+        if is_new:
+            log.info("this replica acts from now on", replica=self.replica_id, epoch=self.epoch)
+            self.won.set()
 
     def stand_by(self) -> None:
         """What was held is not held any more, and may be looked for again."""
-        self.epoch, self._valid_until = 0, 0.0
+        self.epoch, self._valid_until, self.lease = 0, 0.0, None
+        self._changed.set()
         self.won.clear()
         self.lost.clear()
 
-    async def let_go(self) -> None:
-        """Leave it to another at once."""
+    async def let_go(self, *, for_good: bool = True) -> None:
+        """Leave it to another at once; whoever takes it next has another epoch."""
         self.wants = False
         try:
-            await self._leases.let_go(self.replica_id)
-        except StoreUnavailable as error:
+            if for_good:
+                await self._leases.let_go(self.replica_id)
+            else:
+                await self._leases.release(self.replica_id)
+        except StoreError as error:
             log.warning("the seat is free only once its lease has ended", reason=str(error))
         self.stand_by()
 
@@ -198,8 +217,8 @@ class Seat:
     def _lose(self) -> None:
         if self.epoch and not self.lost.is_set():
             log.warning("another replica acts from now on", replica=self.replica_id)
-            self._valid_until = 0.0
             self.lost.set()
+            self._changed.set()
 
     def _fail(self, error: StoreError) -> None:
         if self._failing is None:
@@ -217,3 +236,11 @@ def _host_of(config: Config) -> str:
     listens for nobody else, by its name otherwise."""
     loopback = all(host in ("127.0.0.1", "localhost", "::1") for host, _ in config.listens)
     return "127.0.0.1" if loopback else socket.gethostname()
+
+
+def _now() -> float:
+    """Seconds on a clock that goes on while the machine sleeps: leases do."""
+    return time.clock_gettime(_CLOCK)
+
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)

@@ -111,7 +111,9 @@ class TurnQueues:
         """Begin no turn any more, and wait until those that run and matter have ended, `within`
         seconds at most."""
         self._is_draining = True
-        running = [queue[0].turn_id for queue in self._queues.values() if matters(queue[0])]
+        # One whose last turn has ended is empty for a moment.
+        heads = [queue[0] for queue in self._queues.values() if queue]
+        running = [turn.turn_id for turn in heads if matters(turn)]
         waits = [asyncio.ensure_future(self.over(turn_id)) for turn_id in running]
         if waits:
             await asyncio.wait(waits, timeout=within)

@@ -45,8 +45,8 @@ _READ_TIMEOUT = 30.0
 _READ_PAUSES = (0.5, 1.5)
 _UNAUTHORIZED = 401
 
-Sure = Callable[[], Awaitable[None]]
-"""Returns once it is sure that nobody else acts in our place."""
+Sure = Callable[[], Awaitable[float]]
+"""Returns once it is sure that nobody else acts in our place: until when, by the loop's clock."""
 
 Recover = Callable[[], Awaitable[Mapping[str, Any] | None]]
 """Asks whether a request whose answer was lost took effect; its answer then, else None."""
@@ -306,11 +306,13 @@ class Requests:
             return await self._sent(asked)
 
     async def _sent(self, asked: Request) -> dict[str, Any]:
-        if asked.method is not Method.GET:
-            if self._sure is not None:
-                await self._sure()
-            self.writes += 1
-        return dict(await self._api.ask(asked))
+        if asked.method is Method.GET:
+            return dict(await self._api.ask(asked))
+        deadline = None if self._sure is None else await self._sure()
+        self.writes += 1
+        # The connection may be long in coming: what is not out by then is not to go out.
+        async with asyncio.timeout_at(deadline):
+            return dict(await self._api.ask(asked))
 
 
 def _lost(error: Exception) -> str:

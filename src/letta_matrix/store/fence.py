@@ -12,10 +12,13 @@ ACTIVE = "active"
 
 
 class Fence:
-    """What keeps out whoever held the lease before. `sure` returns once it is known to be held."""
+    """What keeps out whoever held the lease before. `sure` returns once it is known to be held
+    by `holder`: until when, by the event loop's clock. It raises LeaseLost once it is not."""
 
-    def __init__(self, epoch: int, sure: Callable[[], Awaitable[None]]) -> None:
-        mine = (leases.c.name == ACTIVE) & (leases.c.epoch == epoch)
+    def __init__(self, holder: str, epoch: int, sure: Callable[[], Awaitable[float]]) -> None:
+        # The holder, too: a database that went back in time gives an epoch again.
+        mine = (leases.c.epoch == epoch) & (leases.c.holder == holder)
+        mine &= leases.c.name == ACTIVE
         self._query = select(leases.c.epoch).where(mine).with_for_update(read=True, key_share=True)
         self.sure = sure
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, delete, func, select, text, update
+from sqlalchemy import ColumnElement, Connection, Update, delete, func, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from letta_matrix.store.database import HEAD, Database
@@ -66,16 +66,20 @@ class Leases:
 
         return await self._database.write(work)
 
+    async def release(self, replica_id: str) -> None:
+        """A replica leaves its lease to another at once. Raises StoreUnavailable."""
+        await self._database.execute(_ended(replica_id))
+
     async def let_go(self, replica_id: str) -> None:
         """A replica is gone: another may have its lease at once. Raises StoreUnavailable."""
-        ended = update(leases).where(leases.c.holder == replica_id).values(until=now())
         gone = delete(replicas).where(replicas.c.replica_id == replica_id)
-        await self._database.execute(ended, gone)
+        await self._database.execute(_ended(replica_id), gone)
 
     async def all(self) -> list[Replica]:
         """The replicas that were heard of in the last hour, by their ids."""
         seen = (now() - replicas.c.seen_at).label("seen")
-        query = select(replicas, seen).order_by(replicas.c.replica_id)
+        heard = replicas.c.seen_at > now() - _FORGOTTEN
+        query = select(replicas, seen).where(heard).order_by(replicas.c.replica_id)
         return [
             Replica(
                 row["replica_id"],
@@ -92,6 +96,10 @@ class Leases:
 def now() -> ColumnElement[float]:
     """The database's time, as it runs on within a transaction."""
     return func.extract("epoch", func.clock_timestamp()).cast(leases.c.until.type)
+
+
+def _ended(holder: str) -> Update:
+    return update(leases).where(leases.c.holder == holder).values(until=now())
 
 
 def _note(db: Connection, replica: Replica) -> None:

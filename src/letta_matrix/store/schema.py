@@ -238,7 +238,7 @@ replicas = _table(
     Column("host", String, nullable=False),
     Column("ports", JSON, nullable=False),
     Column("version", String, nullable=False),
-    Column("state", String, nullable=False),  # see app/replica.py
+    Column("state", String, nullable=False),  # see app/seat.py
     Column("seen_at", Float, nullable=False),
 )
 
