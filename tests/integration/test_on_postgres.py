@@ -113,9 +113,12 @@ async def test_all_begins_anew_where_nobody_can_tell_what_is_stored(
         relay.let_in()
 
         async def has_begun_anew() -> bool:
-            async with ann.http.get(ready.replace("ready", "health")) as response:
-                replica = dict((await response.json())["replica"])
-                return replica["state"] == "active" and replica["epoch"] == 2
+            try:
+                async with ann.http.get(ready.replace("ready", "health")) as response:
+                    replica = dict((await response.json())["replica"])
+            except ClientError:
+                return False
+            return replica["state"] == "active" and replica["epoch"] == 2
 
         await eventually(has_begun_anew)
         await eventually(is_ready)

@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import socket
 import time
+from dataclasses import replace
 
 import structlog
 from sqlalchemy import URL
@@ -40,6 +41,8 @@ PORTS = ("appservice", "api", "mcp", "mcp_websocket")
 """What the ports of a replica are for, in the order of `Config.listens`."""
 STANDBY, STARTING, RUNNING, DRAINING = "standby", "starting", "active", "draining"
 """How a replica is: it passes on what comes, comes up, acts, or ends."""
+SILENT = "silent"
+"""How one is that nobody has heard of for the length of a lease."""
 
 
 class Seat:
@@ -149,7 +152,8 @@ class Seat:
         wanted = self._seconds if self.wants and not self.lost.is_set() else None
         try:
             beat = await self._leases.beat(self._told(), wanted)
-            self.replicas = await self._leases.all()
+            found = await self._leases.all()
+            self.replicas = [replace(it, state=self._state_of(it)) for it in found]
             if beat.schema < HEAD and (self._migrates or not self._others()):
                 await self.database.migrate()
             self._failing = self._misfit(beat.schema)
@@ -202,6 +206,9 @@ class Seat:
             for one in self.replicas
             if one.replica_id != self.replica_id and one.seen < self._seconds
         ]
+
+    def _state_of(self, one: Replica) -> str:
+        return SILENT if one.seen > self._seconds else one.state
 
     def _misfit(self, schema: str) -> Trouble | None:
         """Why this version cannot act on a schema, if it cannot."""
