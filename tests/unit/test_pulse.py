@@ -70,7 +70,8 @@ async def test_once_it_can_be_written_again_the_homeserver_is_asked_for_what_it_
 ) -> None:
     moved = database_file.with_name("elsewhere")
     ping = Ping(config_on(fake, database_file), homeserver)
-    pulse = asyncio.create_task(StorePulse(database, ping).run())
+    wanted = asyncio.Event()
+    pulse = asyncio.create_task(StorePulse(database, ping, wanted.set).run())
     database_file.rename(moved)
     await clock.until(lambda: database.trouble, step=5)
     assert database.trouble is not None
@@ -78,8 +79,10 @@ async def test_once_it_can_be_written_again_the_homeserver_is_asked_for_what_it_
     assert "start the bridge again" in database.trouble.remedy
     await clock.until(database.outage.is_set)
     assert not fake.matching(PING)
+    assert not wanted.is_set()
     moved.rename(database_file)
     await clock.until(lambda: fake.matching(PING))
+    assert wanted.is_set()
     assert database.trouble is None
     pulse.cancel()
     await asyncio.gather(pulse, return_exceptions=True)
