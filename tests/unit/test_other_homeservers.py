@@ -112,7 +112,8 @@ async def test_the_doctor_finds_what_it_lacks_and_nothing_wrong(place: Place) ->
 async def test_without_a_ping_the_doctor_goes_by_what_the_bridge_tells(
     dendrite: Place, vital: str, mark: Mark
 ) -> None:
-    config, report = dendrite.bridge.app.config, dict(dendrite.bridge.health.told())
+    config = dendrite.bridge.app.config
+    report: dict[str, Any] = dict(dendrite.bridge.health.told())
     wrong = {"name": vital, "state": "trouble", "says": "nothing is pushed", "remedy": "look"}
     report["checks"] = [one for one in report["checks"] if one["name"] != vital] + [wrong]
     subject = Subject(config, config.directory / "config.yaml", {}, report)
