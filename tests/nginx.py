@@ -27,7 +27,7 @@ http {{
   server {{
     listen 127.0.0.1:{port}{ssl};
     default_type text/html;
-    client_max_body_size 50m;
+    {size}
     {tls}
     location / {{
       if (-f {directory}/maintenance) {{ return 200 "<html><h1>Back soon</h1></html>"; }}
@@ -54,7 +54,7 @@ PATH = "/chat/matrix"
 """Below which the how-to has a homeserver."""
 _PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "proxies.md"
 _BLOCK = re.compile(
-    r"```nginx\n(map \$request_uri .*?^}\n)server {\n.*?(    location .*?^    }\n)",
+    r"```nginx\n(map \$request_uri .*?^}\n)server {\n.*?((?:    location .*?^    }\n)+)",
     re.MULTILINE | re.DOTALL,
 )
 
@@ -99,7 +99,8 @@ def nginx_before(
         tls += _TLS.format(chain=certificates.chain, key=certificates.key)
     ssl = " ssl" if certificates is not None else ""
     root = "return 404;" if path else f"proxy_pass {behind};"
-    parts = {"tls": tls, "ssl": ssl, "rest": rest, "root": root}
+    size = "" if path else "client_max_body_size 50m;"
+    parts = {"tls": tls, "ssl": ssl, "rest": rest, "root": root, "size": size}
     config.write_text(_CONFIG.format(directory=directory, port=port, **parts))
     program = nginx_path()
     assert program is not None

@@ -73,6 +73,20 @@ async def test_what_was_pushed_is_not_answered_again(stage: Stage, homeserver: H
     assert await asked(stage) == ["hello"]
 
 
+async def test_what_comes_late_while_nothing_is_pushed_is_found(
+    stage: Stage, homeserver: Homeserver, fake: FakeHomeserver
+) -> None:
+    """Another homeserver may send an event long after it was written."""
+    await stage.parts.catch_up.run()
+    stage.parts.catch_up.is_silent = lambda: True
+    written = time.time()
+    await stage.parts.catch_up.run()
+    await _say(homeserver, "late")
+    fake.events[ROOM][-1]["origin_server_ts"] = int(written * 1000)
+    await stage.parts.catch_up.run()
+    assert await asked(stage) == ["late"]
+
+
 async def test_rooms_it_was_invited_into_are_looked_through_too(
     stage: Stage, homeserver: Homeserver, fake: FakeHomeserver
 ) -> None:

@@ -281,6 +281,23 @@ async def test_an_answer_is_not_for_a_revoked_token(mcp: HttpDoor, clock: Clock)
     assert (await waits).status == 401
 
 
+async def test_a_token_holds_from_when_it_was_looked_at(
+    mcp: HttpDoor, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What follows may take long: the SDK is loaded, or the look itself waits."""
+    clock.stop()
+    admit = Authenticator.admit
+
+    async def admit_slowly(self: Authenticator, *asked: Any) -> Principal:
+        principal = await admit(self, *asked)
+        await mcp.door.revoke(mcp.token)
+        clock.advance(0.1)
+        return principal
+
+    monkeypatch.setattr(Authenticator, "admit", admit_slowly)
+    assert (await mcp.call("echo")).status == 401
+
+
 async def test_a_defect_for_one_token_does_not_save_another(
     mcp: HttpDoor, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:

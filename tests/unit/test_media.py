@@ -218,3 +218,34 @@ async def test_a_redirect_is_not_followed(
 )
 def test_sizes_for_people(size: int, shown: str) -> None:
     assert human_size(size) == shown
+
+
+@pytest.mark.parametrize(
+    ("versions", "flags", "falls_back"),
+    [
+        (["v1.5"], [], True),
+        (["v1.5", "v1.11"], [], False),
+        (["v1.5"], ["org.matrix.msc3916"], False),
+    ],
+)
+async def test_older_addresses_are_for_older_homeservers(
+    repository: Repository,
+    client: Homeserver,
+    versions: list[str],
+    flags: list[str],
+    falls_back: bool,
+) -> None:
+    """A worker or a proxy that does not pass media on knows nothing of the newer address either."""
+
+    async def told(_: web.Request) -> web.StreamResponse:
+        unstable = dict.fromkeys(flags, True)
+        return web.json_response({"versions": versions, "unstable_features": unstable})
+
+    repository.answers = [refusal(404, "M_UNRECOGNIZED"), told, whole(b"data")]
+    work = download(client, GHOST, "mxc://test/abc", 4)
+    if falls_back:
+        assert await work == b"data"
+        return
+    with pytest.raises(MediaFault, match="M_UNRECOGNIZED"):
+        await work
+    assert not [path for path, *_ in repository.requests if "/media/v3/" in path]

@@ -23,6 +23,7 @@ from tests.waiting import eventually
 
 from letta_matrix.access.faults import Fault as ToolFault
 from letta_matrix.access.faults import ToolError
+from letta_matrix.cli.doctor import recognition
 from letta_matrix.cli.doctor.examination import examine
 from letta_matrix.cli.doctor.finding import Mark
 from letta_matrix.cli.doctor.subject import Subject
@@ -81,7 +82,9 @@ async def test_what_it_lacks_is_a_warning_and_no_trouble(place: Place) -> None:
     told = [one for one in place.warnings() if "no ping" in one]
     assert len(told) == (0 if has_ping else 1)
     assert "other-homeservers.md" in "".join(told) or has_ping
-    # Nobody but the homeserver itself has made the bot's account, or is signed in there.
+    # Nobody but the homeserver itself has made the bot's account, as far as can be seen.
+    doubts = [one for one in place.warnings() if f"{BOT} was there before" in one]
+    assert len(doubts) == (1 if place.server.kind.makes_bot else 0)
     assert place.troubles() == []
     assert place.bridge.health.told()["ready"]
 
@@ -103,6 +106,24 @@ async def test_the_doctor_finds_what_it_lacks_and_nothing_wrong(place: Place) ->
     assert "other-homeservers.md" in version.remedy
     for name in ("homeserver", "registration", "reachability", "namespaces", "media"):
         assert (name, found[name].mark) == (name, Mark.OK), found[name]
+
+
+@pytest.mark.parametrize(
+    ("vital", "mark"), [("reachability", Mark.TROUBLE), ("homeserver", Mark.UNKNOWN)]
+)
+async def test_without_a_ping_the_doctor_goes_by_what_the_bridge_tells(
+    dendrite: Place, vital: str, mark: Mark
+) -> None:
+    config = dendrite.bridge.app.config
+    report: dict[str, Any] = dict(dendrite.bridge.health.told())
+    wrong = {"name": vital, "state": "trouble", "says": "nothing is pushed", "remedy": "look"}
+    report["checks"] = [one for one in report["checks"] if one["name"] != vital] + [wrong]
+    subject = Subject(config, config.directory / "config.yaml", {}, report)
+    try:
+        (found,) = await recognition.reachability.look(subject)
+    finally:
+        await subject.close()
+    assert found.mark is mark
 
 
 async def test_unread_messages_are_told_without_a_sync(place: Place) -> None:

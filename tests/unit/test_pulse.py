@@ -1,8 +1,10 @@
 """What the bridge asks of itself: whether it can write, and whether the homeserver reaches it."""
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -12,8 +14,8 @@ from tests.unit.test_health import config_on
 from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.app.bridge import Bridge
-from letta_matrix.app.pulse import Ping, StorePulse
-from letta_matrix.common.vitals import State, lines
+from letta_matrix.app.pulse import Ping, Reach, StorePulse
+from letta_matrix.common.vitals import State, Trouble, lines
 from letta_matrix.config import Config
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.runtimes.memory import MemoryRuntime
@@ -70,7 +72,8 @@ async def test_once_it_can_be_written_again_the_homeserver_is_asked_for_what_it_
 ) -> None:
     moved = database_file.with_name("elsewhere")
     ping = Ping(config_on(fake, database_file), homeserver)
-    pulse = asyncio.create_task(StorePulse(database, ping).run())
+    wanted = asyncio.Event()
+    pulse = asyncio.create_task(StorePulse(database, ping, wanted.set).run())
     database_file.rename(moved)
     await clock.until(lambda: database.trouble, step=5)
     assert database.trouble is not None
@@ -78,8 +81,10 @@ async def test_once_it_can_be_written_again_the_homeserver_is_asked_for_what_it_
     assert "start the bridge again" in database.trouble.remedy
     await clock.until(database.outage.is_set)
     assert not fake.matching(PING)
+    assert not wanted.is_set()
     moved.rename(database_file)
     await clock.until(lambda: fake.matching(PING))
+    assert wanted.is_set()
     assert database.trouble is None
     pulse.cancel()
     await asyncio.gather(pulse, return_exceptions=True)
@@ -156,6 +161,24 @@ async def test_what_reaches_us_needs_no_question(
     assert await one.health.asked_if_ready()
     await settled()
     assert len(fake.matching(PING)) == pings
+
+
+async def test_what_does_not_come_back_makes_no_ping_doubtful(clock: Clock) -> None:
+    asked, silent = list[float](), Trouble("it pushes nothing")
+
+    class Reached:
+        async def send(self) -> None:
+            asked.append(clock.now())
+
+    class Silent:
+        trouble = silent
+
+    reach = Reach(cast("Any", Reached()), lambda: -math.inf, lambda: True, cast("Any", Silent()))
+    await reach.look()
+    clock.advance(5)
+    await reach.look()
+    assert len(asked) == 1
+    assert reach.trouble is silent
 
 
 async def test_a_homeserver_that_is_away_is_no_question_of_reach(

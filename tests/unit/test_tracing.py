@@ -19,6 +19,7 @@ from tests.stage import Stage
 from tests.waiting import eventually, within
 
 from letta_matrix.app import telemetry
+from letta_matrix.app import tracing as tracing_module
 from letta_matrix.app.bridge import Bridge
 from letta_matrix.app.telemetry import endpoint, tracing_of
 from letta_matrix.app.tracing import Tracing, trace_id_of
@@ -230,3 +231,18 @@ async def test_the_bridge_watches_it_and_lets_go_of_it(
         assert isinstance(bridge.app.dispatcher.queues.journeys.watcher, Tracing)
     finally:
         await bridge.close()
+
+
+async def test_what_a_turn_begins_with_does_not_stand_before_it(
+    stage: Stage, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the machine's clock is set back meanwhile."""
+    told = iter(range(10**18, 0, -(10**9)))
+    monkeypatch.setattr(tracing_module.time, "time_ns", lambda: next(told))
+    tracing = tracing_to(collector.url, stage)
+    await stage.tell(message("hello"))
+    await tracing.close()
+    (turn,) = collector.named("turn")
+    below = [one for one in collector.spans if one is not turn]
+    assert below
+    assert all(turn.start_time_unix_nano <= one.start_time_unix_nano for one in below)

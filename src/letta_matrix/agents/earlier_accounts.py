@@ -14,6 +14,7 @@ from mautrix.errors import MatrixRequestError, MForbidden, MNotFound
 
 from letta_matrix.agents.decoration import NotAsWanted
 from letta_matrix.agents.room_origin import is_from_us
+from letta_matrix.common.vitals import Trouble
 from letta_matrix.config import Config
 from letta_matrix.matrix.identifiers import GHOST_PREFIX, is_ours
 from letta_matrix.matrix.intent import Intent
@@ -41,6 +42,8 @@ class EarlierAccounts:
         self._found: dict[str, str] = {}
         self._persons: set[str] = set()
         self._made: set[str] = set()
+        self.doubt: Trouble | None = None
+        """What cannot be known of the bot's account where the homeserver makes it."""
         for user_id in {*config.agents.room_members, *config.permissions}:
             if user_id.startswith("@") and user_id != config.bot_user_id:
                 self._person(user_id, "is named in the configuration")
@@ -86,13 +89,8 @@ class EarlierAccounts:
             )
         if sessions:
             log.warning("others are signed in to an account of ours", user=intent.user_id)
-        elif not was_ours and is_new is not None and not await self._made_itself(intent):
-            self._tell(
-                intent.user_id,
-                f"the account {intent.user_id} was there before the bridge, and may have a "
-                "password, with which somebody else could act as it. Unless an earlier database of "
-                f"this bridge has made it: {_cure(intent.user_id)}",
-            )
+        elif not was_ours and is_new is not None:
+            await self._tell_of_password(intent)
         return not sessions
 
     async def check(self, intent: Intent) -> None:
@@ -114,6 +112,26 @@ class EarlierAccounts:
             "appservice.bot_username in config.yaml and as sender_localpart in registration.yaml; "
             "then restart the homeserver and the bridge"
         )
+
+    async def _tell_of_password(self, intent: Intent) -> None:
+        """Nobody is signed in to an account that was there before, for all we know."""
+        may_have = f"the account {intent.user_id} was there before the bridge, and may have a "
+        if not await self._made_itself(intent):
+            self._tell(
+                intent.user_id,
+                f"{may_have}password, with which somebody else could act as it. Unless an earlier "
+                f"database of this bridge has made it: {_cure(intent.user_id)}",
+            )
+            return
+        self.doubt = Trouble(
+            f"{may_have}password: this homeserver makes it, and does not tell whether somebody "
+            "else did so earlier",
+            "nothing, if nobody had it before the registration was there; else end its password "
+            "by the homeserver's own means, or give the bot another name "
+            "(docs/how-to/other-homeservers.md)",
+            warns=True,
+        )
+        log.warning("the bot's account may have a password", user=intent.user_id)
 
     async def _made_itself(self, intent: Intent) -> bool:
         """Whether it is the bot's account, and homeservers like this one make that: they keep a

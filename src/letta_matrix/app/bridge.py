@@ -65,7 +65,7 @@ class Bridge:
         )
         self.connection = Connection(app, self.appservice)
         ping = Ping(config, app.homeserver)
-        self._pulse = StorePulse(app.stores.database, ping)
+        self._pulse = StorePulse(app.stores.database, ping, self.connection.echo.wanted.set)
         self._reach = Reach(
             ping,
             lambda: self.appservice.heard_at,

@@ -40,7 +40,8 @@ def watch_parts(app: "App", connections: list[Connections]) -> None:
     vitals.watch("runtimes", lambda: None if app.runtimes else NO_RUNTIMES)
     vitals.watch("models", lambda: _models(app))
     vitals.watch("encryption", lambda: encryption(app.stores.directory.all()))
-    vitals.watch("accounts", lambda: other_accounts(home.accounts.troubles))
+    accounts = home.accounts
+    vitals.watch("accounts", lambda: other_accounts(accounts.troubles) or accounts.doubt)
     decoration = home.decoration
     vitals.watch("signed in", lambda: said("; ".join(decoration.strangers)))
     vitals.watch("decoration", lambda: said("; ".join(decoration.troubles), warns=True))

@@ -46,6 +46,7 @@ class Connection:
             lambda: self.pings if self.is_up else None,
             app.sweep.due.set,
         )
+        app.catch_up.is_silent = lambda: self.echo.is_owed
         self.begun = asyncio.Event()
         self._away: Trouble | None = None
         self._since = clock.now()
@@ -103,7 +104,7 @@ class Connection:
             self.pings = await reach(app.homeserver, app.config, transaction)
             await app.remembered.check()
             app.sweep.expect(self._appservice.expect(transaction))
-            await self.echo.send(transaction)
+            await self.echo.begin(transaction)
             await app.lookout.prepare()
             if not app.provisioner.begun:
                 await app.provisioner.begin()

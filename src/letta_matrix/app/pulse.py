@@ -35,13 +35,14 @@ _PATIENCE = 0.5
 
 class StorePulse:
     """Writes to the database every 30 s, and every second while that fails. When it can be
-    written again the homeserver is asked for a ping: it would wait longer and longer with what
-    was refused meanwhile."""
+    written again the homeserver is asked for a ping, and `echo` for an event that comes back: it
+    would wait longer and longer with what was refused meanwhile."""
 
-    def __init__(self, database: Database, ping: "Ping") -> None:
+    def __init__(self, database: Database, ping: "Ping", echo: Callable[[], None]) -> None:
         self._database = database
         self._meta = Meta(database)
         self._ping = ping
+        self._echo = echo
 
     async def run(self) -> None:
         """Go on for ever."""
@@ -53,6 +54,7 @@ class StorePulse:
                 await asyncio.sleep(_RETRY)
             elif failed:
                 log.info("the database can be written again")
+                self._echo()
                 await self._ping.send()
 
     async def _can_write(self) -> bool:
@@ -113,8 +115,11 @@ class Reach:
     @property
     def trouble(self) -> Trouble | None:
         """Why it does not reach us, as far as is known."""
-        asked = None if self._heard_at() > self._asked_at else self._trouble
-        return asked or self._echo.trouble
+        return self._unreached or self._echo.trouble
+
+    @property
+    def _unreached(self) -> Trouble | None:
+        return None if self._heard_at() > self._asked_at else self._trouble
 
     async def run(self) -> None:
         """Ask every minute, for ever."""
@@ -138,11 +143,11 @@ class Reach:
     async def _ask(self) -> None:
         if not self._pings() or self._is_known():
             return
-        self._asked_at, before = clock.now(), self.trouble
+        before, self._asked_at = self._unreached, clock.now()
         self._trouble = await self._ping.send()
         if self._trouble is not None and before is None:
             log.error("the homeserver does not reach the bridge", reason=str(self._trouble))
 
     def _is_known(self) -> bool:
         known = max(self._asked_at, self._heard_at())
-        return clock.now() - known < (_REACHED if self.trouble is None else _UNREACHED)
+        return clock.now() - known < (_REACHED if self._unreached is None else _UNREACHED)

@@ -5,7 +5,7 @@ ping), and what it tries is the `url` of *its* copy of the registration.
 """
 
 import re
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -13,12 +13,13 @@ from mautrix.api import ClientPath, Method
 from mautrix.errors import MatrixRequestError
 from yarl import URL
 
-from letta_matrix.common.json_fields import as_texts, mapping
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.vitals import Trouble
 from letta_matrix.config import Config
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.errors import NOT_REGISTERED, is_about_token, is_misrouted, refusal
 from letta_matrix.matrix.requests import HomeserverUnavailable, Requests
+from letta_matrix.matrix.spec_versions import is_older
 
 AWAY = Trouble("the homeserver cannot be reached")
 HANGS = Trouble(
@@ -97,7 +98,7 @@ async def ping(homeserver: Requests, config: Config, transaction_id: str) -> boo
     try:
         await homeserver.request(Method.POST, path, body, give_up_after=0)
     except MatrixRequestError as error:
-        if is_misrouted(error) and await _has_no_ping(homeserver):
+        if is_misrouted(error) and await is_older(homeserver, PING_SPEC, _FLAGS):
             return False
         raise NotReached(await _explained(error, homeserver, config)) from error
     except HomeserverUnavailable as error:
@@ -109,29 +110,6 @@ async def ping(homeserver: Requests, config: Config, transaction_id: str) -> boo
             raise NotReached(_unreached(cause, config.appservice.url)) from error
         raise
     return True
-
-
-async def _has_no_ping(homeserver: Requests) -> bool:
-    """Whether it says itself that it is too old for one; a worker or a proxy that does not pass
-    the ping on knows nothing of it either."""
-    anybody, shape = homeserver.with_token(""), answers.having("versions", list)
-    try:
-        told = await anybody.request(Method.GET, ClientPath.versions, give_up_after=0, shape=shape)
-    except (MatrixRequestError, HomeserverUnavailable):
-        return False
-    flags = mapping(told.get("unstable_features"))
-    return not speaks(as_texts(told["versions"]), PING_SPEC) and not any(map(flags.get, _FLAGS))
-
-
-def speaks(specs: Collection[str], least: str) -> bool:
-    """Whether a homeserver that lists these versions of the specification knows what came with
-    version `least`."""
-    return any(_number(spec) >= _number(least) for spec in specs)
-
-
-def _number(spec: str) -> tuple[int, ...]:
-    match = re.fullmatch(r"v(\d{1,4})\.(\d{1,4})", spec)
-    return (int(match[1]), int(match[2])) if match else (0,)
 
 
 def _is_of_the_ping(error: MatrixRequestError) -> bool:

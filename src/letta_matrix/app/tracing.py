@@ -10,7 +10,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 import structlog
@@ -67,7 +67,7 @@ class Tracing:
         )
         provider.add_span_processor(self._processor)
         self._tracer = provider.get_tracer("letta_matrix", __version__)
-        self._turns: dict[str, Span] = {}
+        self._turns: dict[str, _Trace] = {}
         self._tools: dict[tuple[str, str], Span] = {}
 
     def attach(self, app: "App") -> None:
@@ -87,9 +87,10 @@ class Tracing:
 
     def began(self, turn: Turn, arrived: float) -> None:
         self._ids.next_trace = trace_id_of(turn.turn_id)
-        self._turns[turn.turn_id] = self._tracer.start_span(
+        ahead = time.time_ns() - round(clock.now() * 1e9)
+        span = self._tracer.start_span(
             "turn",
-            start_time=_at(arrived),
+            start_time=_at(arrived, ahead),
             attributes={
                 "letta_matrix.turn": turn.turn_id,
                 "letta_matrix.agent": turn.agent_id,
@@ -97,6 +98,7 @@ class Tracing:
                 "letta_matrix.event": turn.event_id,
             },
         )
+        self._turns[turn.turn_id] = _Trace(span, ahead)
 
     def reached(self, turn_id: str, stage: Stage, since: float) -> None:
         if (span := self._below(turn_id, str(stage), since)) is not None:
@@ -114,9 +116,9 @@ class Tracing:
     def ended(self, turn_id: str, outcome: str) -> None:
         for key in [key for key in self._tools if key[0] == turn_id]:
             _end(self._tools.pop(key), "no answer")
-        if (span := self._turns.pop(turn_id, None)) is not None:
-            span.set_attribute("letta_matrix.outcome", outcome)
-            _end(span, outcome if outcome == str(Outcome.FAILED) else "")
+        if (turn := self._turns.pop(turn_id, None)) is not None:
+            turn.span.set_attribute("letta_matrix.outcome", outcome)
+            _end(turn.span, outcome if outcome == str(Outcome.FAILED) else "")
 
     async def close(self) -> None:
         """Send what is left, as long as that takes three seconds at most."""
@@ -142,7 +144,16 @@ class Tracing:
         turn = self._turns.get(turn_id)
         if turn is None:
             return None
-        return self._tracer.start_span(name, set_span_in_context(turn), start_time=_at(since))
+        begun = _at(since, turn.ahead)
+        return self._tracer.start_span(name, set_span_in_context(turn.span), start_time=begun)
+
+
+class _Trace(NamedTuple):
+    """A turn's span, and how far the time since 1970 is ahead of `clock.now` in all of its trace
+    (nanoseconds): told anew for each, what came later might stand before what came first."""
+
+    span: Span
+    ahead: int
 
 
 class _Ids(RandomIdGenerator):
@@ -197,9 +208,9 @@ def _named_by_environment() -> Resource:
     return OTELResourceDetector().detect()
 
 
-def _at(when: float) -> int:
+def _at(when: float, ahead: int) -> int:
     """Nanoseconds since 1970 of a moment as `clock.now` tells it."""
-    return time.time_ns() - round((clock.now() - when) * 1e9)
+    return round(when * 1e9) + ahead
 
 
 def _end(span: Span, fault: str) -> None:

@@ -8,7 +8,7 @@ out: a reply that grew is a hundred events, and people's few messages are what i
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from typing import Any
 
 import structlog
@@ -55,6 +55,9 @@ class CatchUp:
 
     def __post_init__(self) -> None:
         self._unseen = 0
+        self.is_silent: Callable[[], bool] = lambda: False
+        """Whether nothing is pushed for now. What other homeservers send late, with a time before
+        a look, is then found by none but the next: the time to look back to stays."""
 
     @property
     def trouble(self) -> str:
@@ -75,7 +78,8 @@ class CatchUp:
             for room_id, user_id, begun in await self._liveliest_first():
                 await self._look(room_id, user_id, max(float(since), begun))
                 await asyncio.sleep(_PAUSE)
-        await self._move_to(now)
+        if since is None or not self.is_silent():
+            await self._move_to(now)
 
     async def beat(self) -> None:
         """Move the time to look back to, for ever. A push can be late, but not by half an hour."""
@@ -84,7 +88,7 @@ class CatchUp:
         while True:
             await asyncio.sleep(_BEAT)
             self._unseen = 0
-            newer = await self._meta.get(_NEWER)
+            newer = None if self.is_silent() else await self._meta.get(_NEWER)
             # What happens while the homeserver is away is to be looked for when it is back.
             if newer is not None and await look(self._bot.homeserver) is ServerState.HERE:
                 await self._meta.set(_OLDER, newer)

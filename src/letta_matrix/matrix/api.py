@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -46,9 +46,14 @@ class Api:
     """The homeserver at `url` as somebody sees it whose `token` this is."""
 
     url: str
-    token: str
+    token: str = field(repr=False)
     session: aiohttp.ClientSession
     clock: ServerClock
+    _root: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # A host with letters beyond ASCII is asked for by another name; paths are quoted already.
+        self._root = str(URL(self.url)).rstrip("/")
 
     async def ask(self, request: Request) -> Answer:
         """Make a request once. Raises MatrixRequestError for what is refused, RateLimited among
@@ -58,7 +63,7 @@ class Api:
             headers["Content-Type"] = request.content_type or "application/json"
         sending = self.session.request(
             str(request.method),
-            URL(f"{self.url.rstrip('/')}/{request.path}", encoded=True),
+            URL(f"{self._root}/{request.path}", encoded=True),
             data=data,
             params=request.params,
             headers=headers,

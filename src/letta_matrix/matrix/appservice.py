@@ -52,7 +52,8 @@ class Appservice:
     """An aiohttp server for the homeserver. `counters` counts transactions and oddities;
     `connections` are its own, so that no other port takes the homeserver's place; `heard_at` is
     when the homeserver reached us last (`clock.now`), `pushed_at` when with a transaction, and
-    `stored_at` when with one that was admitted. An `earlier` hs_token is accepted, too."""
+    `stored_at` and `refused_at` when with one that was admitted, or had to come again. An
+    `earlier` hs_token is accepted, too."""
 
     def __init__(self, hs_token: str, handler: AppserviceHandler, earlier: str = "") -> None:
         self._hs_tokens = [token.encode() for token in (hs_token, earlier) if token]
@@ -62,7 +63,8 @@ class Appservice:
         self._server: AiohttpServer | None = None
         self._expected: tuple[bytes, asyncio.Event] | None = None
         self._warned_at = -math.inf
-        self.heard_at = self.pushed_at = self.stored_at = -math.inf
+        self.heard_at = self.pushed_at = -math.inf
+        self.stored_at = self.refused_at = -math.inf
 
     def application(self) -> web.Application:
         app = web.Application(client_max_size=_MAX_BODY, middlewares=[self._authenticate])
@@ -150,6 +152,7 @@ class Appservice:
         except Exception as error:  # noqa: BLE001
             # Whatever it was, nothing is stored, and the homeserver sends it again.
             self.counters["transactions_refused"] += 1
+            self.refused_at = clock.now()
             log.error("a transaction could not be stored", txn_id=txn_id, error=_one_line(error))
             return _error(500, "M_UNKNOWN", "the transaction could not be stored")
         self.counters["transactions"] += 1

@@ -7,10 +7,13 @@ from mautrix.errors import MatrixRequestError
 
 from letta_matrix.matrix.errors import is_misrouted
 from letta_matrix.matrix.requests import BodyTooLarge, HomeserverUnavailable, Requests
+from letta_matrix.matrix.spec_versions import is_older
 
 _ELSEWHERE = 20.0
 """Seconds; homeservers ask another one for minutes."""
 _SINCE_1_11, _BEFORE = "_matrix/client/v1/media/download", "_matrix/media/v3/download"
+_FLAGS = ("org.matrix.msc3916", "org.matrix.msc3916.stable")
+"""What homeservers called authenticated media before that version."""
 _MXC = re.compile(
     r"mxc://(?P<server>(?:[A-Za-z0-9][A-Za-z0-9.-]{0,229}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?)"
     r"/(?P<media_id>[A-Za-z0-9_-]{1,255})"
@@ -62,7 +65,7 @@ async def download(
             try:
                 return await homeserver.read(path, user_id, most, cut=cut)
             except MatrixRequestError as error:
-                if not is_misrouted(error):
+                if not is_misrouted(error) or not await is_older(homeserver, "v1.11", _FLAGS):
                     raise
                 before = path.replace(_SINCE_1_11, _BEFORE)
                 return await homeserver.read(before, user_id, most, cut=cut)

@@ -9,7 +9,7 @@ from mautrix.api import ClientPath, Method
 from mautrix.errors import MatrixRequestError
 from yarl import URL
 
-from letta_matrix.app.reach import HANGS, PING_SPEC, speaks
+from letta_matrix.app.reach import HANGS, PING_SPEC
 from letta_matrix.cli.doctor.check import check
 from letta_matrix.cli.doctor.finding import Finding, Findings, fine, found, trouble, warning
 from letta_matrix.cli.doctor.subject import Subject
@@ -20,6 +20,7 @@ from letta_matrix.common.program import typed
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.requests import HomeserverUnavailable
+from letta_matrix.matrix.spec_versions import speaks
 
 _TIMEOUT = aiohttp.ClientTimeout(total=10)
 _HANGS_AFTER = 5.0

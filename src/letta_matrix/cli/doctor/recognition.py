@@ -103,9 +103,15 @@ async def reachability(subject: Subject) -> Findings:
             return [unknown(f"it is not known whether we are reached: {error}")]
     if pings:
         return [fine(f"the homeserver reaches us at {at.url}, and we reach it")]
-    if subject.health is not None:
-        return [fine("the homeserver has no ping, and the running bridge gets what it sends")]
-    return [unknown("the homeserver has no ping: only a running bridge sees whether it is reached")]
+    if subject.health is None:
+        lacking = "the homeserver has no ping: only a running bridge sees whether it is reached"
+        return [unknown(lacking)]
+    told = {name: one for name, one in subject.told() if not one.warns}
+    if (silence := told.get("reachability")) is not None:
+        return [found(silence)]
+    if "homeserver" in told:
+        return [unknown("the homeserver has no ping, and the running bridge is not connected")]
+    return [fine("the homeserver has no ping, and what the running bridge sends comes back")]
 
 
 @check(

@@ -90,16 +90,19 @@ class McpHttp:
             raise Refusal(503, "The bridge closes.")
         scope[TOOLSET] = toolset_in(scope["query_string"].decode("latin-1"))
         authorization, peer = Headers(scope=scope).get("authorization"), peer_of(scope)
+        # Its answer may wait for the SDK, and for the body, too.
+        looked_at = clock.now()
         principal = await self._services.authenticator.admit(authorization, peer)
         sessions = self._sessions or await self._begin()
         bearer, caller = bearer_of(authorization), principal.caller
-        answer = _Answer(send, partial(self._streams.refusal, bearer, peer))
+        answer = _Answer(send, partial(self._streams.refusal, bearer, peer), looked_at)
         body = self._services.in_flight.body(caller, scope, receive, LARGEST_BODY)
         with self._streams.opened(principal, bearer, peer, answer.interrupt), answer.scope:
             async with body as received:
                 await sessions.serve(principal, scope, received, answer)
-            return
-        await answer.finish()
+        # Interrupted at its last words it has come to its end all the same.
+        if answer.scope.cancel_called:
+            await answer.finish()
 
     async def _begin(self) -> "Sessions":
         server = await self._core.server()
@@ -117,18 +120,18 @@ class McpHttp:
 
 class _Answer:
     """A response on its way, which ends early when its `scope` is cancelled; `refusal` tells why
-    its token is accepted no more."""
+    its token, which was `looked_at` then (`clock.now`), is accepted no more."""
 
-    def __init__(self, send: Send, refusal: Callable[[], Awaitable[str]]) -> None:
+    def __init__(self, send: Send, refusal: Callable[[], Awaitable[str]], looked_at: float) -> None:
         self.scope = anyio.CancelScope()
         self._send = send
         self._refusal = refusal
-        self._admitted_at = clock.now()
+        self._looked_at = looked_at
         self._began = self._complete = False
 
     async def __call__(self, message: Any) -> None:
         """Send a part of it; nothing where the token was revoked before the first."""
-        is_late = clock.now() - self._admitted_at > _AT_ONCE
+        is_late = clock.now() - self._looked_at > _AT_ONCE
         if is_late and message["type"] == "http.response.start" and (why := await self._refusal()):
             await self.interrupt(why)
         if self.scope.cancel_called:
