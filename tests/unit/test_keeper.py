@@ -17,8 +17,10 @@ from tests.fake_app_server import FakeAppServer
 from tests.waiting import Clock, eventually, settled, within
 
 from letta_matrix.common import log_files
+from letta_matrix.runtimes.keeper import wire
 from letta_matrix.runtimes.keeper.buffer import FrameBuffer
 from letta_matrix.runtimes.keeper.client import (
+    REFUSED_PAUSE,
     REPLACED_PAUSE,
     REPLAY_TIMEOUT,
     KeeperClient,
@@ -445,6 +447,77 @@ async def test_a_keeper_of_another_version_is_replaced(
         monkeypatch.undo()
         clock.advance(SPAWN_PAUSE)
         await eventually(lambda: bridge.link.up and bridge.link.life != life)
+
+
+async def test_a_keeper_of_replicas_that_are_no_more_is_replaced(
+    path: Path, upstream: FakeAppServer, clock: Clock
+) -> None:
+    former = Bridge(path, upstream, epoch=7)
+    former.start()
+    await eventually(lambda: former.link.up)
+    life = former.link.life
+    await former.close()
+    # From PostgreSQL back to SQLite: no epochs any more.
+    bridge = Bridge(path, upstream)
+    bridge.start()
+    await eventually(lambda: not path.exists())
+    assert "has taken over" in bridge.link.reason
+    clock.advance(REFUSED_PAUSE)
+    await eventually(lambda: bridge.link.up)
+    assert bridge.link.life != life
+    await bridge.close()
+
+
+async def test_who_has_lost_its_place_ends_no_keeper(socket: Path, upstream: FakeAppServer) -> None:
+    asked = asyncio.Event()
+
+    async def sure() -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    latest, sleeper = Bridge(socket, upstream, epoch=7), Bridge(socket, upstream, epoch=6)
+    sleeper._place = LocalKeeper(socket, Target(upstream.url, upstream.token), sure=sure)
+    latest.start()
+    await eventually(lambda: latest.link.up)
+    life = latest.link.life
+    sleeper.start()
+    await within(asked.wait())
+    await sleeper.close()
+    await settled()
+    assert (latest.link.up, latest.link.life) == (True, life)
+    await latest.close()
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        wire.pack_control({"type": "attached", "protocol": wire.PROTOCOL}),
+        wire.pack_control({"no": "type"}),
+        wire.pack_control({"type": "replay", "gap": False, "seq": 0, "count": "x", "id": 1}),
+        wire.pack(wire.FRAME, b"short"),
+    ],
+)
+async def test_a_keeper_that_talks_nonsense_is_tried_again(
+    tmp_path: Path, upstream: FakeAppServer, clock: Clock, record: bytes
+) -> None:
+    visits = list[asyncio.StreamWriter]()
+
+    def faulty(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        visits.append(writer)
+        writer.write(record)
+
+    server = await asyncio.start_unix_server(faulty, tmp_path / "k.sock")
+    bridge = Bridge(tmp_path / "k.sock", upstream)
+    bridge.start()
+    await eventually(lambda: "makes no sense" in bridge.link.reason)
+    await settled()
+    assert len(visits) == 1
+    clock.advance(REFUSED_PAUSE)
+    await eventually(lambda: len(visits) == 2)
+    await bridge.close()
+    for writer in visits:
+        writer.close()
+    server.close()
 
 
 async def test_a_replay_that_does_not_come_is_not_waited_for(

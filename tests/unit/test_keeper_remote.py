@@ -282,7 +282,7 @@ async def test_it_cannot_be_ended_from_elsewhere(
     upstream: FakeAppServer, keeper: Keeper, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ends = list[bool]()
-    monkeypatch.setattr(keeper, "_end", lambda: ends.append(True))
+    monkeypatch.setattr(keeper, "end", lambda: ends.append(True))
     async with attached(port) as bridge:
         await eventually(lambda: bridge.link.up)
         vars(bridge)["_writer"].write(wire.pack_control({"type": "end"}))
