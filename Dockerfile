@@ -39,7 +39,8 @@ RUN cd /opt/letta-matrix/lib \
     && find . -name '*.so*' -type f -exec strip --strip-unneeded {} + \
     && find . -name '*.[ch]' -delete -o -name '*.pyx' -delete -o -name '*.pxd' -delete \
     && find . -path '*/site-packages/*/tests' -prune -exec rm -rf {} + \
-    && python3 -c "import letta_matrix.app.bridge, PIL._imaging, PIL._avif, PIL._webp"
+    && python3 -c "import letta_matrix.app.bridge, PIL._imaging, PIL._avif, PIL._webp, \
+psycopg, cryptography.hazmat.bindings._rust"
 
 FROM build AS build-app-server
 RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements/app-server.txt \

@@ -1,32 +1,25 @@
-"""A PostgreSQL server that is not as it should be: what people are told, and what goes on."""
+"""A PostgreSQL server that fails while it is used: what people are told, and what goes on."""
 
 import asyncio
-import re
 from collections.abc import AsyncGenerator
-from pathlib import Path
 from typing import cast
 
 import psycopg
 import pytest
 from sqlalchemy import URL, Connection, text
-from tests.certificates import certificates_in
 from tests.cut_connections import Relay
-from tests.postgres import PASSWORD, PostgresServer
-from tests.servers import free_port
+from tests.integration.postgres_refusals import can_be_used, failed
+from tests.postgres import PostgresServer
 from tests.waiting import within
 
-from letta_matrix.common.vitals import Trouble
-from letta_matrix.store import postgres_faults
 from letta_matrix.store.database import (
     Database,
     StoreDamaged,
-    StoreError,
     StoreUnavailable,
-    database_url,
 )
 from letta_matrix.store.meta import Meta
 from letta_matrix.store.postgres_connection import PatientConnection
-from letta_matrix.store.postgres_engine import IN_USE, PostgresEngine
+from letta_matrix.store.postgres_engine import PostgresEngine
 
 
 @pytest.fixture
@@ -49,64 +42,6 @@ async def relayed(postgres_url: URL, relay: Relay) -> AsyncGenerator[Database]:
     await opened.open()
     yield opened
     await opened.close()
-
-
-async def refused(url: URL) -> StoreError:
-    """What is told of a database that cannot be opened."""
-    database = Database(url)
-    try:
-        with pytest.raises(StoreError) as caught:
-            await within(database.open())
-    finally:
-        await database.close()
-    assert PASSWORD not in str(caught.value)
-    return caught.value
-
-
-async def failed(database: Database, work: str) -> Trouble:
-    """What is told of a statement that cannot be executed."""
-    with pytest.raises(StoreUnavailable) as caught:
-        await within(database.write(lambda db: db.execute(text(work))))
-    assert PASSWORD not in str(caught.value)
-    assert database.outage.is_set()
-    assert database.trouble == caught.value.trouble
-    return caught.value.trouble
-
-
-async def can_be_used(database: Database) -> None:
-    meta = Meta(database)
-    await within(meta.set("test", "here"))
-    assert await within(meta.get("test")) == "here"
-    assert database.trouble is None
-
-
-async def test_nothing_listens_there(postgres_url: URL) -> None:
-    port = free_port()
-    fault = await refused(postgres_url.set(port=port))
-    assert isinstance(fault, StoreUnavailable)
-    assert f"127.0.0.1:{port}" in fault.trouble.says
-    assert "Connection refused" in fault.trouble.says
-    assert fault.trouble.remedy == "start PostgreSQL there, or correct `database.url`"
-
-
-@pytest.mark.parametrize(
-    ("parts", "says", "remedy"),
-    [
-        ({"password": "wrong"}, "password authentication failed", "correct the user"),
-        ({"password": None}, "no password supplied", "database.password_file"),
-        ({"username": "nobody_here"}, "password authentication failed", "correct the user"),
-        ({"database": "nowhere"}, 'database "nowhere" does not exist', "CREATE DATABASE"),
-        ({"query": {"sslmode": "require"}}, "server does not support SSL", "sslmode"),
-        ({"query": {"sslmode": "no-such"}}, "invalid sslmode", "sslmode"),
-        ({"host": "nowhere.invalid"}, "nowhere.invalid", "correct `database.url`"),
-    ],
-)
-async def test_what_keeps_us_out_is_told(
-    postgres_url: URL, parts: dict[str, object], says: str, remedy: str
-) -> None:
-    fault = await refused(postgres_url._replace(**parts))  # type: ignore[arg-type]
-    assert says in fault.trouble.says
-    assert remedy in fault.trouble.remedy
 
 
 @pytest.mark.parametrize(
@@ -251,41 +186,6 @@ async def test_a_database_that_is_only_read(
     await again.close()
 
 
-async def test_a_standby_is_no_place_for_a_bridge() -> None:
-    server = PostgresServer({"wal_level": "replica"})
-    try:
-        server.start()
-        name = server.migrated()
-        server.stop()
-        server.follow()
-        server.start()
-        fault = await refused(database_url(server.url(name), Path(), PASSWORD))
-    finally:
-        server.remove()
-    assert "is a standby, which can only be read; name the primary" in str(fault)
-
-
-@pytest.mark.parametrize(
-    ("words", "remedy"),
-    [
-        ("FATAL:  the database system is starting up", "wait until it has started"),
-        ("FATAL:  the database system is shutting down", "start it again"),
-        ("FATAL:  sorry, too many clients already", "max_connections"),
-        ('FATAL:  no pg_hba.conf entry for host "10.0.0.1", user "u"', "the user"),
-        ("Connection timed out\n\tIs the server running on that host?", "start PostgreSQL"),
-        ("server closed the connection unexpectedly", "start it again"),
-        ("FATAL:  in a language that nobody here knows", ""),
-    ],
-)
-def test_the_words_of_servers_that_let_nobody_in(words: str, remedy: str) -> None:
-    said = f'connection failed: connection to server at "10.0.0.2", port 5432 failed: {words}'
-    fault = postgres_faults.fault_of(psycopg.OperationalError(said), "PostgreSQL at db")
-    assert remedy in fault.trouble.remedy
-    assert bool(fault.trouble.remedy) == bool(remedy)
-    told = words.split("\n", maxsplit=1)[0].removeprefix("FATAL:  ")
-    assert fault.trouble.says == f"PostgreSQL at db: the database cannot be used now: {told}"
-
-
 async def test_a_network_that_carries_nothing_is_noticed_soon(
     database: Database, postgres_url: URL
 ) -> None:
@@ -302,80 +202,3 @@ async def test_a_network_that_carries_nothing_is_noticed_soon(
 def _parameters(connection: Connection) -> dict[str, str]:
     driver = cast("psycopg.Connection[object]", connection.connection.driver_connection)
     return driver.info.get_parameters()
-
-
-async def test_too_many_connections(postgres_url: URL, postgres: PostgresServer) -> None:
-    postgres.execute("ALTER ROLE bridge CONNECTION LIMIT 0")
-    try:
-        fault = await refused(postgres_url)
-    finally:
-        postgres.execute("ALTER ROLE bridge CONNECTION LIMIT -1")
-    assert "too many connections" in fault.trouble.says
-    assert "max_connections" in fault.trouble.remedy
-
-
-async def test_a_database_of_another_encoding(postgres: PostgresServer) -> None:
-    postgres.execute("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0 OWNER bridge")
-    fault = await refused(database_url(postgres.url("latin"), Path(), PASSWORD))
-    assert "encoded in LATIN1, not in UTF8; make another one" in str(fault)
-    postgres.drop("latin")
-
-
-async def test_a_server_that_is_too_old(postgres_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres_faults, "OLDEST", 990_000)
-    fault = await refused(postgres_url)
-    assert re.search(r"is PostgreSQL \d\d, and at least 99 is needed; upgrade", str(fault))
-
-
-async def test_one_that_somebody_has_for_themselves(
-    postgres_url: URL, postgres: PostgresServer
-) -> None:
-    with postgres.admin(str(postgres_url.database)) as other:
-        other.execute("SELECT pg_advisory_lock(%s)", (IN_USE,))
-        assert "being copied or put back" in str(await refused(postgres_url))
-    database = Database(postgres_url)
-    await database.open()
-    with postgres.admin(str(postgres_url.database)) as other:
-        alone = "SELECT pg_try_advisory_lock(%s)"
-        assert other.execute(alone, (IN_USE,)).fetchone() == (False,)
-    await database.close()
-
-
-@pytest.mark.parametrize(
-    ("host", "mode", "trusts", "says"),
-    [
-        ("localhost", "verify-full", True, ""),
-        ("127.0.0.1", "verify-full", True, "does not match host name"),
-        ("localhost", "verify-full", False, "certificate"),
-        ("127.0.0.1", "require", False, ""),
-    ],
-)
-async def test_tls_is_as_the_address_says(
-    postgres: PostgresServer,
-    postgres_url: URL,
-    tmp_path: Path,
-    host: str,
-    mode: str,
-    *,
-    trusts: bool,
-    says: str,
-) -> None:
-    files = certificates_in(tmp_path, "localhost")
-    query = {"sslmode": mode} | ({"sslrootcert": str(files.authority)} if trusts else {})
-    async with Relay(postgres.port, files.server) as server:
-        url = postgres_url.set(host=host, port=server.port, query=query)
-        if says:
-            fault = await refused(url)
-            assert says in fault.trouble.says
-            assert "sslrootcert" in fault.trouble.remedy
-            return
-        database = Database(url)
-        await database.open()
-        # Whatever TLS itself says between two answers is no goodbye.
-        assert len({await database.read(_pid) for _ in range(3)}) == 1
-        await database.close()
-        assert server.encrypted
-
-
-def _pid(connection: Connection) -> int:
-    return int(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())

@@ -1,6 +1,7 @@
 """A database and a homeserver for each unit test, made cheaply."""
 
 import asyncio
+import os
 import shutil
 import signal
 import tempfile
@@ -23,8 +24,23 @@ if TYPE_CHECKING:
 
 
 _MEMORY = Path("/dev/shm")
+_PREFIX = "letta-matrix-unit-"
 _ROOM = 2**30
 """Bytes that have to be free there: containers may give it next to nothing."""
+
+
+@pytest.fixture(scope="session")
+def memory_swept() -> None:
+    """What runs that were killed have left in memory is gone."""
+    sweep(_MEMORY)
+
+
+def sweep(memory: Path) -> None:
+    """Remove the folders of tests whose process, which is in their names, is no more."""
+    for folder in memory.glob(f"{_PREFIX}*-*"):
+        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -35,7 +51,8 @@ def tmp_path(request: pytest.FixtureRequest) -> Generator[Path]:
         factory: pytest.TempPathFactory = request.getfixturevalue("tmp_path_factory")
         yield factory.mktemp("unit")
         return
-    path = Path(tempfile.mkdtemp(prefix="letta-matrix-unit-", dir=_MEMORY))
+    request.getfixturevalue("memory_swept")
+    path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_MEMORY))
     yield path
     shutil.rmtree(path, ignore_errors=True)
 

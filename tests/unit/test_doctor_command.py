@@ -98,6 +98,27 @@ async def test_whoever_else_answers_at_the_port_is_not_believed(
         assert not await believes(tmp_path)
 
 
+async def test_a_bridge_on_a_server_is_known_by_its_user_though_its_configuration_is_roots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge, others = 10_001, 10_002
+    users = {bridge}
+
+    def listeners(_: int) -> set[int]:
+        return users
+
+    monkeypatch.setattr("letta_matrix.cli.doctor.subject.listeners", listeners)
+    monkeypatch.setattr("letta_matrix.cli.doctor.subject.os.getuid", lambda: bridge)
+    (tmp_path / "config.yaml").touch()
+    report: Json = {"version": "1", "status": "ok"}
+    at_server = {"url": "postgresql://127.0.0.1/bridge"}
+    (found,) = await examined(tmp_path, [network.bridge], report, database=at_server)
+    assert found.mark is Mark.OK
+    users.add(others)
+    (found,) = await examined(tmp_path, [network.bridge], report, database=at_server)
+    assert "another program answers" in found.says
+
+
 async def test_a_keeper_in_another_container_is_known_by_its_lock(tmp_path: Path) -> None:
     async def looked() -> Finding:
         server = {"type": "app_server", "url": "ws://127.0.0.1:9", "keeper_socket": "k.sock"}

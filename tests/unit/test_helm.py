@@ -131,6 +131,30 @@ def test_without_tokens_it_says_what_to_do() -> None:
     assert "openssl rand -hex 32" in helm({})["fault"]
 
 
+def test_hosts_of_ones_own_come_to_those_of_the_service() -> None:
+    config = {"api": {"allowed_hosts": ["letta.example.org", NAME]}}
+    made = rendered(TOKENS | {"config": config})
+    told = yaml.safe_load(made["ConfigMap", NAME]["data"]["config.yaml"])
+    own = [NAME, f"{NAME}.chat", f"{NAME}.chat.svc", f"{NAME}.chat.svc.cluster.local"]
+    assert told["api"]["allowed_hosts"] == [*own, "letta.example.org"]
+    assert told["mcp"]["allowed_hosts"] == own
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"tokens": {"existingSecret": "mine"}, "secrets": {"A": "b"}}, "into that Secret"),
+        (TOKENS | {"config": {"api": {"port": 9000}}}, "config.api.port"),
+        (TOKENS | {"config": {"mcp": {"websocket_port": 9000}}}, "config.mcp.websocket_port"),
+        (TOKENS | {"config": {"appservice": {"port": 9000}}}, "config.appservice.port"),
+    ],
+)
+def test_what_would_be_dropped_or_lead_nowhere_is_refused(
+    values: dict[str, Any], says: str
+) -> None:
+    assert says in helm(values)["fault"]
+
+
 def test_it_says_where_the_registration_is() -> None:
     notes = helm(TOKENS)["notes"]
     assert f"get secret {NAME}-registration" in notes

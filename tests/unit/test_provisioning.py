@@ -11,8 +11,9 @@ from tests.doubles.gmessages.matrix import Json, Matrix
 from tests.doubles.gmessages.portals import Phone, Portals, Rules
 from tests.doubles.gmessages.provisioning import Provisioning as Double
 from tests.servers import free_port
-from tests.waiting import Clock, eventually
+from tests.waiting import Clock, eventually, settled, within
 
+from letta_matrix.common.sureness import Sure
 from letta_matrix.config import SmsSettings
 from letta_matrix.portals.provisioning import (
     ANSWERS_WITHIN,
@@ -36,7 +37,9 @@ class Bridge:
         self.double = Double(matrix, portals, SECRET)
         self.url = f"http://127.0.0.1:{port}"
 
-    def client(self, line: str = LINE, secret: str = SECRET, bot: str = "") -> Provisioning:
+    def client(
+        self, line: str = LINE, secret: str = SECRET, bot: str = "", sure: Sure | None = None
+    ) -> Provisioning:
         return Provisioning(
             SmsSettings.model_validate(
                 {
@@ -47,6 +50,7 @@ class Bridge:
                 }
             ),
             "test",
+            sure=sure,
         )
 
     def answers(self, body: object, status: int = 200) -> None:
@@ -111,6 +115,23 @@ async def test_a_code_is_shown_until_it_is_scanned(bridge: Bridge) -> None:
     assert not waiting.done()
     bridge.double.tapped.set()
     assert (await waiting).login
+
+
+async def test_who_is_not_sure_to_act_changes_nothing(bridge: Bridge) -> None:
+    asked = asyncio.Event()
+
+    async def sure() -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    line = bridge.client(sure=sure)
+    assert await line.logins() == []
+    starting = asyncio.create_task(line.start("qr"))
+    await within(asked.wait())
+    await settled()
+    assert not starting.done()
+    starting.cancel()
+    assert len(bridge.double.requests) == 1
 
 
 async def test_refusals_say_what_to_do(bridge: Bridge) -> None:

@@ -4,12 +4,16 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 
+from sqlalchemy import select
+
 from letta_matrix.cli.faults import BadInput, Failure
 from letta_matrix.common.program import starting, typed
 from letta_matrix.config import Config
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
-from letta_matrix.store.database import Database, StoreError, database_url, file_of
+from letta_matrix.store.database import UNFINISHED, Database, StoreError, database_url, file_of
 from letta_matrix.store.database_file import check_if_alone
+from letta_matrix.store.faults import half_copied
+from letta_matrix.store.schema import meta
 
 
 @asynccontextmanager
@@ -41,6 +45,17 @@ async def open_existing(config: Config) -> AsyncGenerator[Database]:
         raise Failure(str(error)) from None
     finally:
         await database.close()
+
+
+async def open_alone(database: Database) -> None:
+    """Take a database for this command, with the newest schema: no bridge has it open, nor can be
+    started on it before it is closed. Raises StoreError."""
+    # Several bridges may have one on a server open, and older ones know no newer schema.
+    await database.take(alone=True)
+    await database.make()
+    copied = select(meta.c.value).where(meta.c.key == UNFINISHED)
+    if await database.value(copied) is not None:
+        raise half_copied()
 
 
 async def load_agents(config: Config) -> list[Agent]:

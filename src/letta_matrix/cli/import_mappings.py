@@ -83,7 +83,7 @@ class _Command:
         from letta_matrix.agents.migration.living import RuntimeSilent, living_in
         from letta_matrix.cli.migration_report import outcome_text, plan_text
         from letta_matrix.runtimes.adapters import make_runtime
-        from letta_matrix.store.database import StoreUnavailable
+        from letta_matrix.store.database import StoreError
 
         try:
             async with _import(config, choices) as work:
@@ -95,7 +95,7 @@ class _Command:
                     return True
                 await self._be_sure()
                 outcomes = await work.carry_out(plan)
-        except (NotAllowed, RuntimeSilent, StoreUnavailable) as error:
+        except (NotAllowed, RuntimeSilent, StoreError) as error:
             raise Failure(str(error)) from None
         print(outcome_text(outcomes))
         return all(one.is_whole for one in outcomes)
@@ -115,6 +115,7 @@ async def _import(config: "Config", choices: dict[str, bool]) -> "AsyncGenerator
     """An import, while no bridge can be started. Raises StoreError."""
     from letta_matrix.access.route import homeserver_of
     from letta_matrix.agents.migration.importing import importing
+    from letta_matrix.cli.database import open_alone
     from letta_matrix.store.agents import AgentDirectory
     from letta_matrix.store.database import Database, database_url
     from letta_matrix.store.passwords import PasswordStore
@@ -124,7 +125,7 @@ async def _import(config: "Config", choices: dict[str, bool]) -> "AsyncGenerator
     )
     homeserver = homeserver_of(config)
     try:
-        await database.open()
+        await open_alone(database)
         directory = await AgentDirectory(database).load()
         passwords = PasswordStore(database)
         async with importing(config, homeserver, directory, passwords, **choices) as work:

@@ -61,8 +61,13 @@ class AppServerRuntime(_Runtime):
 
     @property
     def address(self) -> str:
-        """Where the bridge connects."""
-        return self.keeper or self.url
+        """Where the bridge connects, as it may be shown."""
+        return self.keeper or self.shown_url
+
+    @property
+    def shown_url(self) -> str:
+        """Its `url` without what may be a proxy's key."""
+        return self.url.partition("?")[0]
 
     @property
     def server(self) -> str:

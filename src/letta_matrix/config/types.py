@@ -18,8 +18,10 @@ from letta_matrix.common.addresses import is_address, names_user, place_of
 from letta_matrix.common.durations import seconds_in
 
 _SERVER_NAME = r"(?:[A-Za-z0-9.-]{1,230}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?"
-_USER_ID = rf"@[!-9;-~]{{1,250}}:{_SERVER_NAME}"
-_HOST = r"(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}|[0-9A-Fa-f:.%]{2,60}|"
+# Historical ones have any character (spec: User Identifiers, Historical User IDs).
+_LOCALPART = r"[^:\s\x00-\x20\x7f-\x9f\ud800-\udfff]{1,250}"
+_USER_ID = rf"@{_LOCALPART}:{_SERVER_NAME}"
+_HOST = r"(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|[0-9A-Fa-f:.%]{2,60}|"
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _LARGEST, _LONGEST = 10**12, 100 * 366 * 86_400
 """Of a number, and the seconds of a hundred years: what lies beyond fits into no clock, date or
@@ -53,15 +55,18 @@ def matches(pattern: str, expected: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _address(*schemes: str) -> AfterValidator:
+def _address(*schemes: str, takes_query: bool = False) -> AfterValidator:
+    ends = "#" if takes_query else "?#"
+
     def check(value: str) -> str:
         if names_user(value):
             raise ValueError("should have no user name or password: keys have their own settings")
         if not is_address(value, *schemes):
             raise ValueError(f"should be a URL that starts with {schemes[0]}:// or {schemes[1]}://")
-        if re.search(r"[?#]", value):
-            raise ValueError("should be a URL that ends before any ? or #")
-        return value.rstrip("/")
+        if re.search(rf"[{ends}]", value):
+            raise ValueError(f"should be a URL that ends before any {' or '.join(ends)}")
+        base, mark, query = value.partition("?")
+        return base.rstrip("/") + mark + query
 
     return AfterValidator(check)
 
@@ -120,7 +125,8 @@ Duration = Annotated[float, BeforeValidator(_seconds)]
 HttpAddress = Annotated[str, _address("http", "https")]
 HomeserverAddress = Annotated[HttpAddress, AfterValidator(_base)]
 """The base URL of a client-server API, without `/_matrix`."""
-WebSocketAddress = Annotated[str, _address("ws", "wss")]
+WebSocketAddress = Annotated[str, _address("ws", "wss", takes_query=True)]
+"""Behind it may stand what a proxy wants to know, `?key=...`."""
 DatabaseAddress = Annotated[
     str,
     matches(

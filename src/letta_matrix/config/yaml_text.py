@@ -16,6 +16,9 @@ _MOST, _DEEPEST = 50_000, 40
 _HARMLESS = re.compile(r"'(?:<[a-z ]+>|\\?.)'")
 
 
+_MERGE = "tag:yaml.org,2002:merge"
+
+
 class YamlFault(ValueError):
     """Why a text is no YAML that can be used, and where; nothing of what stands there."""
 
@@ -100,7 +103,7 @@ class _Loader(yaml.SafeLoader):
 def _refuse_twice(node: yaml.MappingNode) -> None:
     seen: set[tuple[str, str]] = set()
     for key, _ in node.value:
-        if not isinstance(key, yaml.ScalarNode):
+        if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
             continue
         name = (key.tag, key.value)
         if name in seen:

@@ -20,6 +20,7 @@ from letta_matrix.common.json_fields import (
     parse_json,
     string_of,
 )
+from letta_matrix.common.sureness import Sure, alone
 from letta_matrix.config import SmsSettings
 from letta_matrix.portals.bridges import NetworkBridge
 
@@ -89,9 +90,11 @@ class Known:
 
 class Provisioning:
     """Asks the bridge in the name of its line. What is not as it has to be is a fault. Methods
-    raise ProvisioningFault. `changed` is set when a phone has been paired or unpaired."""
+    raise ProvisioningFault. `changed` is set when a phone has been paired or unpaired. It is `sure`
+    before each request that changes something."""
 
-    def __init__(self, settings: SmsSettings, domain: str) -> None:
+    def __init__(self, settings: SmsSettings, domain: str, *, sure: Sure | None = None) -> None:
+        self._sure = sure or alone
         self._bridge = NetworkBridge(settings)
         self._settings = settings
         self._domain = domain
@@ -189,7 +192,10 @@ class Provisioning:
         query = urlencode({"user_id": self._settings.line})
         url = URL(f"{settings.url}/_matrix/provision/v3/{path}?{query}", encoded=True)
         headers = {"Authorization": f"Bearer {settings.secret.get_secret_value()}"}
-        data = json.dumps(given or {}) if method == "POST" else None
+        data = None
+        if method == "POST":
+            data = json.dumps(given or {})
+            await self._sure()
         timeout = aiohttp.ClientTimeout(total=within)
         try:
             async with (

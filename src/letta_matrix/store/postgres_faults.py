@@ -129,9 +129,9 @@ def read_only(place: str) -> StoreUnavailable:
 
 
 def taken(place: str) -> StoreError:
-    """The fault for a database that somebody has for themselves, to copy into it, say."""
+    """The fault for a database that a command has for itself, to copy into it, say."""
     return StoreError(
-        f"{place}: the database is being copied or put back by another letta-matrix",
+        f"{place}: the database is being copied or put back by another letta-matrix, or changed",
         "wait until that has ended",
     )
 

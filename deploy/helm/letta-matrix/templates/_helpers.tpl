@@ -33,10 +33,25 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- default $own (dig "appservice" "url" "" .Values.config) -}}
 {{- end -}}
 
+{{/* Stops at values of which one would be dropped, or would lead nowhere. */}}
+{{- define "letta-matrix.check" -}}
+{{- if and .Values.tokens.existingSecret .Values.secrets -}}
+{{- fail "secrets: with tokens.existingSecret they belong into that Secret, as keys of it" -}}
+{{- end -}}
+{{- range $section, $names := dict "api" (list "port") "appservice" (list "port") "mcp" (list "port" "websocket_port") -}}
+{{- range $names -}}
+{{- if hasKey (default dict (index $.Values.config $section)) . -}}
+{{- fail (printf "config.%s.%s: set it by service.ports, which the Service and the probes use, too" $section .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* config.yaml: what the chart knows, below what is wanted. */}}
 {{- define "letta-matrix.config" -}}
+{{- include "letta-matrix.check" . -}}
 {{- $name := include "letta-matrix.fullname" . -}}
-{{- $hosts := list $name (printf "%s.%s" $name .Release.Namespace) (printf "%s.%s.svc" $name .Release.Namespace) -}}
+{{- $hosts := list $name (printf "%s.%s" $name .Release.Namespace) (printf "%s.%s.svc" $name .Release.Namespace) (printf "%s.%s.svc.%s" $name .Release.Namespace .Values.clusterDomain) -}}
 {{- $ports := .Values.service.ports -}}
 {{- $ours := dict
   "appservice" (dict "url" (include "letta-matrix.appservice" .) "hostname" "0.0.0.0" "port" ($ports.appservice | int))
@@ -44,5 +59,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   "api" (dict "hostname" "0.0.0.0" "port" ($ports.api | int) "allowed_hosts" $hosts)
   "mcp" (dict "hostname" "0.0.0.0" "port" ($ports.mcp | int) "websocket_port" ($ports.mcpWebsocket | int) "allowed_hosts" $hosts)
   "logging" (dict "format" "json") -}}
-{{- mustMergeOverwrite $ours (deepCopy .Values.config) | toYaml -}}
+{{- $whole := mustMergeOverwrite $ours (deepCopy .Values.config) -}}
+{{- range $section := list "api" "mcp" -}}
+{{- $more := dig $section "allowed_hosts" list $.Values.config -}}
+{{- $_ := set (index $whole $section) "allowed_hosts" (concat $hosts $more | uniq) -}}
+{{- end -}}
+{{- toYaml $whole -}}
 {{- end -}}

@@ -91,7 +91,8 @@ def judge_app_server(
     known = tried("letta")
     if older(version, known):
         return warning(
-            f"the App Server at {runtime.url} is {version}, older than what the bridge is tried "
+            f"the App Server at {runtime.shown_url} is {version}, older than what the bridge is "
+            "tried "
             f"with ({known})",
             "upgrade it when you can (`pip install -U letta`)",
             shows="perhaps not at all",
@@ -99,7 +100,7 @@ def judge_app_server(
         )
     called = f"App Server {version}".strip()
     how = f"tools ask: {runtime.permission_mode}"
-    return fine(f"{called} at {runtime.url}: {_agents(agents)}; {how}", name)
+    return fine(f"{called} at {runtime.shown_url}: {_agents(agents)}; {how}", name)
 
 
 def judge_permissions(runtime: Runtime, name: str = "") -> Iterator[Finding]:
@@ -115,7 +116,7 @@ def judge_permissions(runtime: Runtime, name: str = "") -> Iterator[Finding]:
             )
         if runtime.keeper is None and runtime.token is None and not is_private(runtime.url):
             yield warning(
-                f"{runtime.url} is another machine, and no token is set",
+                f"{runtime.shown_url} is another machine, and no token is set",
                 "start the App Server with --ws-auth capability-token, and write its token into "
                 "`runtimes[].token`",
                 shows="anybody who reaches it runs commands there",

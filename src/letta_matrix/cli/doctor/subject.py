@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -87,8 +88,9 @@ class Subject:
         """Whether a bridge runs, and nobody else's program listens on the port."""
         file, there = self.database_file, listeners(port)
         if file is None:
-            # Whoever has its configuration is the bridge.
-            return bool(there) and there <= {self.path.stat().st_uid, _ROOT}
+            # Whoever has its configuration is the bridge, or whom it is examined as: the file may
+            # be root's, as of a ConfigMap or in /etc.
+            return bool(there) and there <= {self.path.stat().st_uid, os.getuid(), _ROOT}
         return self.holds_database and there <= {_lock_of(file).stat().st_uid, _ROOT}
 
     @property

@@ -300,5 +300,5 @@ def outage(config: AppServerRuntime, reason: str, *, refused: bool) -> RuntimeFa
     if not refused:
         return RuntimeUnavailable(f"{config.server} cannot be reached: {reason}")
     if config.keeper is None:
-        reason = f"{reason} at {config.url}: check the runtime's `token`"
+        reason = f"{reason} at {config.shown_url}: check the runtime's `token`"
     return CredentialsRefused(reason)

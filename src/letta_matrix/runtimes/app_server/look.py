@@ -47,11 +47,11 @@ async def count_agents(config: AppServerRuntime, known: list[KnownServer]) -> in
             agents = items((await frames.get()).get("agents"))
     except TimeoutError:
         reason = "does not answer as an App Server does"
-        raise RuntimeUnavailable(f"who listens at {config.url} {reason}") from None
+        raise RuntimeUnavailable(f"who listens at {config.shown_url} {reason}") from None
     finally:
         await server.close()
     if agents is None:
-        raise RuntimeUnavailable(f"the App Server at {config.url} lists no agents")
+        raise RuntimeUnavailable(f"the App Server at {config.shown_url} lists no agents")
     return len(agents)
 
 
@@ -67,7 +67,9 @@ async def version_of(config: AppServerRuntime, known: list[KnownServer]) -> str:
             aiohttp.ClientSession(
                 connector=CheckedConnector(known), headers=headers, timeout=timeout
             ) as http,
-            http.get(address.with_path("/app-server-info"), allow_redirects=False) as response,
+            http.get(
+                address.with_path("/app-server-info", keep_query=True), allow_redirects=False
+            ) as response,
         ):
             told = mapping(parse_json(await response.read()))
     except (aiohttp.ClientError, OSError, TimeoutError):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,8 @@ REPLACED_PAUSE = 30.0
 REFUSED_PAUSE = 10.0
 """The same for one that a keeper does not let in."""
 REPLAY_TIMEOUT = 20.0
+FAULTY = (ValueError, KeyError, TypeError, struct.error)
+"""What reading a record raises that is none of the protocol's."""
 _log = structlog.get_logger()
 
 
@@ -146,6 +149,8 @@ class KeeperClient:
             except KeeperFault as fault:
                 least = REFUSED_PAUSE if fault.final else 0.0
                 self._miss(fault)
+                if fault.outdated and await self._place.end_outdated():
+                    _log.warning("ended a keeper that served other replicas")
             await asyncio.sleep(max(next(pauses), least))
             least = 0.0
 
@@ -169,8 +174,11 @@ class KeeperClient:
                     self._on_frame(frame)
                 elif kind == wire.CONTROL:
                     await self._control(wire.unpack_control(payload), attached.reader)
-        except (asyncio.IncompleteReadError, OSError, ValueError):
+        except (asyncio.IncompleteReadError, OSError):
             pass
+        except FAULTY as error:
+            pause, reason = REFUSED_PAUSE, f"{self._place.name} sends what makes no sense"
+            _log.warning(reason, error=type(error).__name__, next_try_in_seconds=pause)
         except Replaced:
             # Attaching at once would only throw the newer bridge out.
             pause, reason = REPLACED_PAUSE, "another letta-matrix took the keeper over"

@@ -68,6 +68,8 @@ class LocalDoor(_Door):
             elif message["type"] == "attach" and same(message.get("secret"), self._secret):
                 target = Target(message["url"], message["token"], message.get("pid_file"))
                 await self._keeper.attend(Guest(message, reader, writer, may_end=True), target)
+            elif message["type"] == "end" and same(message.get("secret"), self._secret):
+                self._keeper.end()
         except StaleEpoch:
             writer.write(wire.refused("epoch", epoch=self._keeper.epoch))
         except _GONE:

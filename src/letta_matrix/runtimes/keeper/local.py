@@ -11,6 +11,7 @@ import structlog
 
 from letta_matrix.common import clock
 from letta_matrix.common.backoff import Backoff
+from letta_matrix.common.sureness import Sure, alone
 from letta_matrix.runtimes.keeper import wire
 from letta_matrix.runtimes.keeper.places import Attached, KeeperFault, KeeperPlace
 from letta_matrix.runtimes.keeper.secret import secret_at
@@ -27,7 +28,15 @@ class LocalKeeper(KeeperPlace):
     pauses = Backoff(0.05, longest=0.5, growth=1.5)
     advice = "give each a `keeper_socket` of its own"
 
-    def __init__(self, socket: Path, target: Target, *, arguments: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        socket: Path,
+        target: Target,
+        *,
+        arguments: Sequence[str] = (),
+        sure: Sure | None = None,
+    ) -> None:
+        self._sure = sure or alone
         self.name = f"the keeper at {socket}"
         self._socket = socket
         self._target = target
@@ -38,7 +47,7 @@ class LocalKeeper(KeeperPlace):
     async def attach(self, wanted: Mapping[str, object]) -> Attached | None:
         """See `KeeperPlace.attach`."""
         try:
-            reader, writer = await asyncio.open_unix_connection(self._socket)
+            return await self._say({"type": "attach", **self._target._asdict(), **wanted})
         except OSError as error:
             if len(str(self._socket)) > MAX_SOCKET_PATH:
                 raise KeeperFault(
@@ -48,12 +57,27 @@ class LocalKeeper(KeeperPlace):
                 self._spawned_at = clock.now()
                 await self._start(error.strerror)
             return None
+
+    async def end_outdated(self) -> bool:
+        """See `KeeperPlace.end_outdated`."""
+        await self._sure()
         try:
-            told = {"type": "attach", "secret": secret_at(self._socket), **self._target._asdict()}
+            said = await self._say({"type": "end"})
+        except (OSError, KeeperFault):
+            return False
+        said.writer.close()
+        return True
+
+    async def _say(self, message: Mapping[str, object]) -> Attached:
+        """Say something as who knows the keeper's secret. Raises OSError where none is there, and
+        KeeperFault."""
+        reader, writer = await asyncio.open_unix_connection(self._socket)
+        try:
+            secret = secret_at(self._socket)
         except OSError as error:
             writer.close()
             raise KeeperFault(str(error)) from None
-        writer.write(wire.pack_control({**told, **wanted}))
+        writer.write(wire.pack_control({**message, "secret": secret}))
         return Attached(reader, writer)
 
     async def _start(self, reason: str | None) -> None:

@@ -15,11 +15,15 @@ Json = dict[str, Any]
 
 class KeeperFault(Exception):
     """No keeper is there, or it lets us in no further: why, in words. `final`: asking again soon
-    changes nothing; `refused`: as it does not take our token."""
+    changes nothing; `refused`: as it does not take our token; `outdated`: as it has served a later
+    epoch."""
 
-    def __init__(self, reason: str, *, refused: bool = False, final: bool = False) -> None:
+    def __init__(
+        self, reason: str, *, refused: bool = False, final: bool = False, outdated: bool = False
+    ) -> None:
         super().__init__(reason)
         self.refused = refused
+        self.outdated = outdated
         self.final = final or refused
 
 
@@ -50,6 +54,11 @@ class KeeperPlace(Protocol):
         """
         ...
 
+    async def end_outdated(self) -> bool:
+        """End a keeper that serves replicas of a database which is not ours any more; whether it
+        was ours to end."""
+        return False
+
 
 def refusal(name: str, told: Json) -> KeeperFault:
     """What it means that a keeper lets us in no further."""
@@ -71,6 +80,7 @@ def refusal(name: str, told: Json) -> KeeperFault:
                 f"{name} serves a replica that has taken over from this one (its epoch is "
                 f"{latest}); if there is none, start the keeper again",
                 final=True,
+                outdated=True,
             )
         case _:
             return KeeperFault(f"{name} refuses this bridge", final=True)

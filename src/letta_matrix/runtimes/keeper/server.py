@@ -61,7 +61,7 @@ class Keeper:
         self.epoch = 0
         self._buffer = FrameBuffer(max_bytes)
         self._idle = idle
-        self._end = end
+        self.end = end
         self._target: Target | None = None
         self._connections: list[Upstream] = []
         self._bridge: asyncio.StreamWriter | None = None
@@ -115,7 +115,7 @@ class Keeper:
             if message["type"] == "replay":
                 self._replay(message, guest.writer)
             elif message["type"] == "end" and guest.may_end:
-                self._end()
+                self.end()
         elif kind in (wire.SEND, wire.BROADCAST):
             await self._send(payload, everywhere=kind == wire.BROADCAST)
         elif kind == wire.ACK:

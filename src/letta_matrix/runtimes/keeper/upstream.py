@@ -20,7 +20,9 @@ _Change = Callable[["Upstream"], None]
 
 def websocket_url(url: str) -> str:
     """Where an App Server's WebSocket is."""
-    return url if url.rstrip("/").endswith("/ws") else url.rstrip("/") + "/ws"
+    base, mark, query = url.partition("?")
+    base = base.rstrip("/")
+    return (base if base.endswith("/ws") else f"{base}/ws") + mark + query
 
 
 class Upstream:

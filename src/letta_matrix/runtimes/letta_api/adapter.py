@@ -6,6 +6,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from letta_matrix.common.json_fields import id_of
+from letta_matrix.common.sureness import Sure, alone
 from letta_matrix.config.runtimes import LettaApiRuntime
 from letta_matrix.runtimes.faults import (
     AgentGone,
@@ -49,13 +50,13 @@ class LettaApi(AgentRuntime):
     beginning (`POST /v1/runs/{id}/stream`).
     """
 
-    def __init__(self, config: LettaApiRuntime) -> None:
+    def __init__(self, config: LettaApiRuntime, sure: Sure | None = None) -> None:
         # letta-client is heavy, and bridges without such a runtime never need it.
         from letta_matrix.runtimes.letta_api.client import Client
 
         self.name = config.name
         self.counters = Counter()
-        self._client = Client(config, self.counters)
+        self._client = Client(config, self.counters, sure or alone)
         self._listing = AgentListing(self._client)
         self._turns: dict[TurnRequest, Turn] = {}
         self._over: deque[TurnRequest] = deque(maxlen=_KEPT)

@@ -21,6 +21,7 @@ from letta_client import (
 
 from letta_matrix.common.json_fields import Json, mapping, parse_json
 from letta_matrix.common.loopback import is_loopback
+from letta_matrix.common.sureness import Sure
 from letta_matrix.config.runtimes import LettaApiRuntime
 from letta_matrix.runtimes.error_lines import foreign, is_foreign
 from letta_matrix.runtimes.faults import (
@@ -83,10 +84,12 @@ class _Api(AsyncLetta):
 class Client:
     """One server. Nothing is retried here: a POST repeated blindly would prompt twice.
 
-    `secrets` are what nothing that a server says may repeat to a person.
+    It is `sure` before each request that changes something. `secrets` are what nothing that a
+    server says may repeat to a person.
     """
 
-    def __init__(self, config: LettaApiRuntime, counters: Counter[str]) -> None:
+    def __init__(self, config: LettaApiRuntime, counters: Counter[str], sure: Sure) -> None:
+        self._sure = sure
         self._place = f"the Letta API {config.name!r}"
         self._counters = counters
         key = config.api_key.get_secret_value() if config.api_key else ""
@@ -110,6 +113,7 @@ class Client:
         return await self._list(self._raw.agents.list, after=after, limit=PAGE, **sorting)
 
     async def create_agent(self, fields: Mapping[str, Any]) -> Json:
+        await self._sure()
         return await self._object(self._raw.agents.create(**fields))
 
     async def has_agent(self, agent_id: str) -> bool:
@@ -120,15 +124,18 @@ class Client:
         return True
 
     async def update_agent(self, agent_id: str, fields: Mapping[str, Any]) -> None:
+        await self._sure()
         await self._call(self._raw.agents.update(agent_id, **fields), _AGENT_MISSING)
 
     async def delete_agent(self, agent_id: str) -> None:
+        await self._sure()
         await self._call(self._raw.agents.delete(agent_id), _AGENT_MISSING)
 
     async def models(self) -> list[Json]:
         return await self._list(self._raw.models.list)
 
     async def create_conversation(self, agent_id: str, title: str) -> Json:
+        await self._sure()
         call = self._raw.conversations.create(agent_id=agent_id, summary=title)
         return await self._object(call, _AGENT_MISSING)
 
@@ -141,6 +148,7 @@ class Client:
 
     async def cancel(self, conversation_id: str) -> bool:
         """Whether something ran there and was told to stop."""
+        await self._sure()
         try:
             await self._call(self._raw.conversations.cancel(conversation_id))
         except RuntimeBusy:
@@ -170,22 +178,24 @@ class Client:
             found |= {identity(item): item for item in page}
         return list(found.values())
 
-    def send(self, conversation_id: str, message: Json) -> Stream:
+    async def send(self, conversation_id: str, message: Json) -> Stream:
         """Send a message as a background run and stream the run from its beginning.
 
         With the same `otid` in the message the server gives the same run again.
         """
-        return self._stream(
-            self._streaming.conversations.messages.create(
-                conversation_id,
-                messages=[cast("Any", message)],
-                streaming=True,
-                background=True,
-                stream_tokens=True,
-                include_pings=True,
-                timeout=self._stream_timeout,
-            )
+        await self._sure()
+        request = self._streaming.conversations.messages.create(
+            conversation_id,
+            messages=[cast("Any", message)],
+            streaming=True,
+            background=True,
+            stream_tokens=True,
+            include_pings=True,
+            timeout=self._stream_timeout,
         )
+        async with aclosing(self._stream(request)) as events:
+            async for event in events:
+                yield event
 
     def follow(self, run_id: str) -> Stream:
         """Stream a background run from its beginning. Raises NotStreamable if that is over."""

@@ -8,6 +8,7 @@ from contextlib import aclosing
 
 from letta_matrix.common.json_fields import id_of, mapping
 from letta_matrix.common.lenient_json import whole_text
+from letta_matrix.common.sureness import Sure, alone
 from letta_matrix.config import OpenAICompatibleRuntime
 from letta_matrix.runtimes.faults import RuntimeUnavailable
 from letta_matrix.runtimes.openai_compatible.endpoint import Endpoint
@@ -33,8 +34,8 @@ class OpenAICompatible(AgentRuntime):
     lost (`TurnLost`), never asked again.
     """
 
-    def __init__(self, config: OpenAICompatibleRuntime) -> None:
-        self._endpoint = Endpoint(config)
+    def __init__(self, config: OpenAICompatibleRuntime, sure: Sure | None = None) -> None:
+        self._endpoint = Endpoint(config, sure or alone)
         self.name, self.counters = config.name, self._endpoint.counters
         self._running: dict[asyncio.Event, tuple[str, str]] = {}
         self._closed = False

@@ -13,6 +13,7 @@ import openai
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
 from letta_matrix.common.json_fields import mapping
+from letta_matrix.common.sureness import Sure
 from letta_matrix.config import OpenAICompatibleRuntime
 from letta_matrix.runtimes.error_lines import first_line
 from letta_matrix.runtimes.faults import RuntimeFault, RuntimeUnavailable
@@ -36,7 +37,8 @@ class Endpoint:
     `still_knows`. `is_local` tells that its address is on this machine.
     """
 
-    def __init__(self, config: OpenAICompatibleRuntime) -> None:
+    def __init__(self, config: OpenAICompatibleRuntime, sure: Sure) -> None:
+        self._sure = sure
         self._key = config.api_key.get_secret_value() if config.api_key else ""
         parts = urlsplit(config.url)
         self.name = config.name
@@ -117,6 +119,7 @@ class Endpoint:
         self, request: TurnRequest, *, images: bool
     ) -> openai.AsyncStream[ChatCompletionChunk]:
         """Ask an agent. Raises what the client raises."""
+        await self._sure()
         try:
             return await self._client.chat.completions.create(
                 model=request.agent_id,

@@ -1,0 +1,69 @@
+"""A bridge of a keeper on this machine, for tests of it."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from tests.fake_app_server import FakeAppServer
+from tests.waiting import eventually
+
+from letta_matrix.runtimes.keeper.client import (
+    KeeperClient,
+    Link,
+)
+from letta_matrix.runtimes.keeper.local import LocalKeeper
+from letta_matrix.runtimes.keeper.server import Target
+from letta_matrix.runtimes.keeper.wire import Frame
+
+
+class Counted(LocalKeeper):
+    """Notes how often it tries to start a keeper."""
+
+    tries = 0
+
+    def _open_log(self) -> BinaryIO:
+        self.tries += 1
+        return super()._open_log()
+
+
+class Bridge(KeeperClient):
+    """A client that notes what it gets, and how often it tries to start a keeper."""
+
+    def __init__(
+        self, socket: Path, upstream: FakeAppServer, *arguments: str, epoch: int = 0
+    ) -> None:
+        self.frames: list[Frame] = []
+        self.links: list[Link] = []
+        target = Target(upstream.url, upstream.token)
+        self.place = Counted(socket, target, arguments=arguments)
+        super().__init__(
+            self.place,
+            self.frames.append,
+            self.links.append,
+            muted=('{"type":"noise"',),
+            transient=('{"type":"answer"',),
+            single=('{"type":"call"',),
+            epoch=epoch,
+        )
+
+    @property
+    def texts(self) -> list[str]:
+        return [frame.text.decode() for frame in self.frames]
+
+
+@asynccontextmanager
+async def attached(
+    socket: Path, upstream: FakeAppServer, *arguments: str
+) -> AsyncGenerator[Bridge]:
+    bridge = Bridge(socket, upstream, *arguments)
+    bridge.start()
+    try:
+        await eventually(lambda: bridge.link.up)
+        yield bridge
+    finally:
+        await bridge.close()
+
+
+def pid_of(path: Path) -> int:
+    return int(path.with_name(f"{path.name}.pid").read_text())
