@@ -4,14 +4,19 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from letta_matrix import __version__
-from letta_matrix.app.relay import Address, Relay
+from letta_matrix.access.guard import Guard, api_guard, mcp_guard
+from letta_matrix.app.relay import Address, Answer, Relay
+from letta_matrix.app.request_head import Headers
 from letta_matrix.app.seat import PORTS, Seat
+from letta_matrix.common.connections.admission import Connections
+from letta_matrix.common.connections.descriptors import kept_connections, most_connections
 from letta_matrix.config import Config
-from letta_matrix.doors.web.health import without_addresses
+from letta_matrix.doors.web.health import answer
 from letta_matrix.doors.web.listening import listen
 
 _LOOK = 0.5
 _IN_THE_LOG = "this replica cannot take over; its log says why"
+_NOBODY = "no replica acts, or its ports are not open yet"
 
 
 class Standby:
@@ -20,7 +25,18 @@ class Standby:
     def __init__(self, config: Config, seat: Seat) -> None:
         self._config = config
         self._seat = seat
-        self._relays = [Relay(self._way_to(name), self._told) for name in PORTS]
+        # Each has another one behind it, to the replica that acts.
+        self._many = Connections(most_connections() // 2)
+        self._kept = Connections(kept_connections())
+        own = self._own(config)
+        self._relays = [
+            Relay(
+                self._way_to(name),
+                own.get(name, {}),
+                self._kept if name == "appservice" else self._many,
+            )
+            for name in PORTS
+        ]
 
     async def open(self) -> None:
         """Listen where the bridge would. Raises PortTakenError."""
@@ -42,23 +58,47 @@ class Standby:
         for relay in self._relays:
             await relay.close()
 
+    def _own(self, config: Config) -> dict[str, dict[str, Answer]]:
+        """What is answered here, by port and path: where the bridge itself has it."""
+        health = {"/health": self._health(mcp_guard(config))}
+        api = {"/health": self._health(api_guard(config)), "/ready": self._ready}
+        return {"api": api, "mcp": health, "mcp_websocket": health}
+
     def _way_to(self, name: str) -> Callable[[], Address | None]:
         def address() -> Address | None:
-            active = self._seat.active
-            if active is None or name not in active.ports:
-                return None
-            return active.host, active.ports[name]
+            acts = self._seat.active
+            return None if acts is None or name not in acts.ports else (acts.host, acts.ports[name])
 
         return address
 
-    def _told(self, path: str) -> tuple[int, Mapping[str, object]]:
-        """What `/health` and `/ready` say of a replica that stands by: ready as long as there is
-        one to pass on to."""
-        ready = self._seat.active is not None and self._seat.trouble is None
-        if path == "/ready":
-            return (200 if ready else 503), {"ready": ready}
-        status = "ok" if ready else "degraded"
-        replica = without_addresses(self._seat.told())
-        told = {"status": status, "ready": ready, "version": __version__, "replica": replica}
-        trouble = self._seat.trouble
-        return 200, {**told, "troubles": [] if trouble is None else [_IN_THE_LOG]}
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is one to pass on to."""
+        return self._seat.active is not None and self._seat.trouble is None
+
+    def _ready(self, _headers: Headers) -> tuple[int, Mapping[str, object]]:
+        return (200 if self.is_ready else 503), {"ready": self.is_ready}
+
+    def _health(self, guard: Guard) -> Answer:
+        def told(headers: Headers) -> tuple[int, Mapping[str, object]]:
+            return 200, answer(self._report(), known=guard.knows({"headers": headers}))
+
+        return told
+
+    def _report(self) -> dict[str, object]:
+        troubles = self._troubles()
+        return {
+            "status": "degraded" if troubles else "ok",
+            "ready": self.is_ready,
+            "version": __version__,
+            "replica": self._seat.told(),
+            "troubles": troubles,
+        }
+
+    def _troubles(self) -> list[str]:
+        seat, found = self._seat, [*self._many.troubles, *self._kept.troubles]
+        if seat.trouble is not None:
+            found.append(_IN_THE_LOG)
+        if not self.is_ready:
+            found.append(_NOBODY)
+        return found

@@ -1,0 +1,129 @@
+"""What the ports of a replica that stands by tell of it, and to whom."""
+
+import json
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from tests.builders import config_for
+from tests.servers import free_port
+
+from letta_matrix.app.seat import PORTS
+from letta_matrix.app.standby import Standby
+from letta_matrix.store.leases import Replica
+
+FEW = {"status", "ready", "authenticated", "agent_sync_available", "timestamp"}
+
+
+class FakeSeat:
+    """A seat without a database: who has it is what the test says."""
+
+    replica_id = "ours"
+
+    def __init__(self) -> None:
+        self.active: Replica | None = None
+        self.replicas: list[Replica] = []
+        self.trouble = None
+
+    def told(self) -> dict[str, object]:
+        return {"state": "standby", "replicas": [{"replica": "other", "address": "10.1.2.3:8004"}]}
+
+
+class Stage:
+    """A standby, and one that acts behind it, which says `acts` to everything."""
+
+    def __init__(self, directory: Path, http: aiohttp.ClientSession) -> None:
+        self.ports: dict[str, int] = {name: free_port() for name in PORTS}
+        ports = self.ports
+        config = config_for(
+            directory,
+            appservice={"as_token": "a", "hs_token": "h", "port": ports["appservice"]},
+            api={"port": ports["api"], "allowed_hosts": ["api.test"]},
+            mcp={
+                "port": ports["mcp"],
+                "websocket_port": ports["mcp_websocket"],
+                "allowed_hosts": ["mcp.test"],
+            },
+        )
+        self.seat = FakeSeat()
+        self.standby = Standby(config, self.seat)  # pyright: ignore[reportArgumentType]
+        self._http = http
+
+    def act(self, port: int, state: str = "active", replica_id: str = "other") -> None:
+        ports: dict[str, int] = dict.fromkeys(self.ports, port)
+        self.seat.active = Replica(replica_id, "127.0.0.1", ports, "1", state)
+        ours = Replica("ours", "127.0.0.1", self.ports, "1", "standby")
+        self.seat.replicas = [self.seat.active, ours]
+
+    async def get(self, path: str, name: str = "api", **headers: str) -> tuple[int, Any]:
+        url = f"http://127.0.0.1:{self.ports[name]}{path}"
+        # A connection of its own: what is passed on stays so.
+        headers["Connection"] = "close"
+        async with self._http.get(url, headers=headers) as response:
+            text = await response.text()
+            return response.status, json.loads(text) if text.startswith("{") else text
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncGenerator[Stage]:
+    async def acts(_request: web.Request) -> web.Response:
+        return web.Response(text="acts")
+
+    app, port = web.Application(), free_port()
+    app.router.add_get("/{path:.*}", acts)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    async with aiohttp.ClientSession() as http:
+        stage = Stage(tmp_path, http)
+        stage.act(port)
+        await stage.standby.open()
+        yield stage
+        await stage.standby.close()
+    await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("name", "headers"),
+    [
+        ("api", {"Host": "evil.test"}),
+        ("api", {"Host": "mcp.test"}),
+        ("api", {"Origin": "http://evil.test"}),
+        ("mcp", {"Host": "api.test"}),
+        ("mcp_websocket", {"Host": "evil.test"}),
+    ],
+)
+async def test_strangers_learn_what_a_probe_needs(
+    stage: Stage, name: str, headers: dict[str, str]
+) -> None:
+    status, told = await stage.get("/health", name, **headers)
+    assert (status, set(told)) == (200, FEW)
+
+
+@pytest.mark.parametrize(
+    ("name", "host"), [("api", "api.test"), ("mcp", "mcp.test"), ("mcp_websocket", "localhost")]
+)
+async def test_who_is_known_learns_how_it_is(stage: Stage, name: str, host: str) -> None:
+    status, told = await stage.get("/health", name, Host=host)
+    assert status == 200
+    assert set(told) - FEW == {"version", "replica", "troubles"}
+    assert told["replica"]["replicas"] == [{"replica": "other"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("appservice", "/health"),
+        ("appservice", "/ready"),
+        ("mcp", "/ready"),
+        ("mcp_websocket", "/ready"),
+        ("api", "/chat"),
+    ],
+)
+async def test_what_the_bridge_has_no_health_under_is_passed_on(
+    stage: Stage, name: str, path: str
+) -> None:
+    assert await stage.get(path, name) == (200, "acts")
