@@ -13,8 +13,10 @@ from tests.servers import free_port
 
 from letta_matrix.app.seat import PORTS
 from letta_matrix.app.standby import Standby
+from letta_matrix.common.vitals import Trouble
 from letta_matrix.store.leases import Replica
 
+BROKEN = Trouble("the schema is of a later version", "upgrade this replica")
 FEW = {"status", "ready", "authenticated", "agent_sync_available", "timestamp"}
 
 
@@ -26,7 +28,7 @@ class FakeSeat:
     def __init__(self) -> None:
         self.active: Replica | None = None
         self.replicas: list[Replica] = []
-        self.trouble = None
+        self.trouble: Trouble | None = None
 
     def told(self) -> dict[str, object]:
         return {"state": "standby", "replicas": [{"replica": "other", "address": "10.1.2.3:8004"}]}
@@ -127,3 +129,29 @@ async def test_what_the_bridge_has_no_health_under_is_passed_on(
     stage: Stage, name: str, path: str
 ) -> None:
     assert await stage.get(path, name) == (200, "acts")
+
+
+@pytest.mark.parametrize(
+    ("state", "status"), [("active", 200), ("draining", 200), ("starting", 503), ("standby", 503)]
+)
+async def test_it_is_ready_while_one_that_acts_has_its_ports_open(
+    stage: Stage, state: str, status: int
+) -> None:
+    stage.act(1, state)
+    assert await stage.get("/ready") == (status, {"ready": status == 200})
+    _, told = await stage.get("/health")
+    assert told["status"] == ("ok" if status == 200 else "degraded")
+    assert bool(told["troubles"]) is (status != 200)
+
+
+async def test_without_one_that_acts_it_is_not_ready(stage: Stage) -> None:
+    stage.seat.active = None
+    assert (await stage.get("/ready"))[0] == 503
+
+
+async def test_what_keeps_it_from_taking_over_keeps_nobody_out(stage: Stage) -> None:
+    stage.seat.trouble = BROKEN
+    assert (await stage.get("/ready"))[0] == 200
+    _, told = await stage.get("/health")
+    assert (told["status"], told["ready"]) == ("degraded", True)
+    assert told["troubles"] == ["this replica cannot take over; its log says why"]

@@ -7,7 +7,7 @@ from letta_matrix import __version__
 from letta_matrix.access.guard import Guard, api_guard, mcp_guard
 from letta_matrix.app.relay import Address, Answer, Relay
 from letta_matrix.app.request_head import Headers
-from letta_matrix.app.seat import PORTS, Seat
+from letta_matrix.app.seat import DRAINING, PORTS, RUNNING, Seat
 from letta_matrix.common.connections.admission import Connections
 from letta_matrix.common.connections.descriptors import kept_connections, most_connections
 from letta_matrix.config import Config
@@ -73,8 +73,9 @@ class Standby:
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is one to pass on to."""
-        return self._seat.active is not None and self._seat.trouble is None
+        """Whether there is one to pass on to, whatever else is wrong here."""
+        acts = self._seat.active
+        return acts is not None and acts.state in (RUNNING, DRAINING)
 
     def _ready(self, _headers: Headers) -> tuple[int, Mapping[str, object]]:
         return (200 if self.is_ready else 503), {"ready": self.is_ready}
