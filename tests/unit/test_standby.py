@@ -155,3 +155,21 @@ async def test_what_keeps_it_from_taking_over_keeps_nobody_out(stage: Stage) -> 
     _, told = await stage.get("/health")
     assert (told["status"], told["ready"]) == ("degraded", True)
     assert told["troubles"] == ["this replica cannot take over; its log says why"]
+
+
+async def test_it_does_not_lead_to_itself_while_the_seat_names_it(stage: Stage) -> None:
+    stage.act(stage.ports["appservice"], replica_id="ours")
+    for name in PORTS:
+        status, told = await stage.get("/chat", name)
+        assert (status, told["errcode"]) == (503, "M_UNKNOWN")
+    assert (await stage.get("/ready"))[0] == 503
+
+
+async def test_two_replicas_of_one_address_are_told_of(stage: Stage) -> None:
+    stage.act(1)
+    assert stage.seat.active is not None
+    stage.seat.replicas[1] = Replica("ours", "127.0.0.1", stage.seat.active.ports, "1", "standby")
+    assert (await stage.get("/chat"))[0] == 503
+    _, told = await stage.get("/health")
+    assert told["ready"] is False
+    assert "replica.address" in told["troubles"][0]

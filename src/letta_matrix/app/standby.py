@@ -13,10 +13,15 @@ from letta_matrix.common.connections.descriptors import kept_connections, most_c
 from letta_matrix.config import Config
 from letta_matrix.doors.web.health import answer
 from letta_matrix.doors.web.listening import listen
+from letta_matrix.store.leases import Replica
 
 _LOOK = 0.5
 _IN_THE_LOG = "this replica cannot take over; its log says why"
 _NOBODY = "no replica acts, or its ports are not open yet"
+_ONE_ADDRESS = (
+    "the replica that acts has the address of this one, so that nothing is passed on to it: set "
+    "`replica.address` in the config.yaml of each"
+)
 
 
 class Standby:
@@ -66,15 +71,27 @@ class Standby:
 
     def _way_to(self, name: str) -> Callable[[], Address | None]:
         def address() -> Address | None:
-            acts = self._seat.active
+            acts = self._acts()
             return None if acts is None or name not in acts.ports else (acts.host, acts.ports[name])
 
         return address
 
+    def _acts(self) -> Replica | None:
+        """The replica that acts, where that is another one."""
+        active = self._seat.active
+        if active is None or active.replica_id == self._seat.replica_id or self._is_here(active):
+            return None
+        return active
+
+    def _is_here(self, replica: Replica) -> bool:
+        """Whether a replica has the address of this one."""
+        ours = (one for one in self._seat.replicas if one.replica_id == self._seat.replica_id)
+        return any((one.host, one.ports) == (replica.host, replica.ports) for one in ours)
+
     @property
     def is_ready(self) -> bool:
         """Whether there is one to pass on to, whatever else is wrong here."""
-        acts = self._seat.active
+        acts = self._acts()
         return acts is not None and acts.state in (RUNNING, DRAINING)
 
     def _ready(self, _headers: Headers) -> tuple[int, Mapping[str, object]]:
@@ -100,6 +117,9 @@ class Standby:
         seat, found = self._seat, [*self._many.troubles, *self._kept.troubles]
         if seat.trouble is not None:
             found.append(_IN_THE_LOG)
-        if not self.is_ready:
+        active = seat.active
+        if active is not None and active.replica_id != seat.replica_id and self._is_here(active):
+            found.append(_ONE_ADDRESS)
+        elif not self.is_ready:
             found.append(_NOBODY)
         return found
