@@ -1,6 +1,7 @@
 """What the ports of a replica that stands by tell of it, and to whom."""
 
 import json
+import socket
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tests.servers import free_port
 from letta_matrix.app.seat import PORTS
 from letta_matrix.app.standby import Standby
 from letta_matrix.common.vitals import Trouble
+from letta_matrix.doors.web.listening import PortTakenError
 from letta_matrix.store.leases import Replica
 
 BROKEN = Trouble("the schema is of a later version", "upgrade this replica")
@@ -173,3 +175,11 @@ async def test_two_replicas_of_one_address_are_told_of(stage: Stage) -> None:
     _, told = await stage.get("/health")
     assert told["ready"] is False
     assert "replica.address" in told["troubles"][0]
+
+
+async def test_a_port_that_is_taken_leaves_none_open(stage: Stage) -> None:
+    await stage.standby.close()
+    with socket.create_server(("127.0.0.1", stage.ports["mcp"])), pytest.raises(PortTakenError):
+        await stage.standby.open()
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await stage.get("/ready")

@@ -12,7 +12,7 @@ from letta_matrix.common.connections.admission import Connections
 from letta_matrix.common.connections.descriptors import kept_connections, most_connections
 from letta_matrix.config import Config
 from letta_matrix.doors.web.health import answer
-from letta_matrix.doors.web.listening import listen
+from letta_matrix.doors.web.listening import PortTakenError, listen
 from letta_matrix.store.leases import Replica
 
 _LOOK = 0.5
@@ -45,8 +45,12 @@ class Standby:
 
     async def open(self) -> None:
         """Listen where the bridge would. Raises PortTakenError."""
-        for relay, (hostname, port) in zip(self._relays, self._config.listens, strict=False):
-            await listen(relay.start, hostname, port)
+        try:
+            for relay, (hostname, port) in zip(self._relays, self._config.listens, strict=False):
+                await listen(relay.start, hostname, port)
+        except PortTakenError:
+            await self.close()
+            raise
 
     async def follow(self) -> None:
         """Whenever another replica acts, let go of what leads to the one before, for ever."""
