@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import struct
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -92,6 +93,10 @@ async def stage() -> AsyncGenerator[Stage]:
     yield stage
     await stage.relay.close()
     await stage.echo.close()
+
+
+def socket_of(wire: Any) -> socket.socket:
+    return wire.get_extra_info("socket")
 
 
 async def ended(reader: asyncio.StreamReader) -> bool:
@@ -230,15 +235,15 @@ async def test_who_acts_has_ended_so_does_the_client(stage: Stage, clock: Clock)
     writer.close()
 
 
-async def test_a_client_has_gone_so_does_what_it_led_to(stage: Stage) -> None:
+@pytest.mark.parametrize("resets", [True, False])
+async def test_a_client_has_gone_so_does_what_it_led_to(stage: Stage, resets: bool) -> None:
     _, writer = await stage.talk()
+    if resets:
+        linger = struct.pack("ii", 1, 0)
+        socket_of(writer.transport).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     writer.transport.abort()
     await eventually(lambda: stage.echo.open == 0, what="who acts is let go")
     await eventually(lambda: not stage.relay.clients, what="it is let go")
-
-
-def socket_of(wire: Any) -> socket.socket:
-    return wire.get_extra_info("socket")
 
 
 async def test_the_system_asks_whether_both_sides_are_there(stage: Stage) -> None:
