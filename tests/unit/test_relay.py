@@ -164,6 +164,11 @@ async def test_where_who_acts_is_gone_one_is_to_come_again(stage: Stage) -> None
     assert (await stage.said(ASKED)).startswith(b"HTTP/1.1 503")
 
 
+async def test_where_no_name_can_be_as_who_acts_tells_one_is_to_come_again(stage: Stage) -> None:
+    stage.leads = ("a" * 64 + ".test", 1)
+    assert (await stage.said(ASKED)).startswith(b"HTTP/1.1 503")
+
+
 async def test_a_refusal_is_read_though_the_body_still_comes(stage: Stage) -> None:
     stage.leads = None
     reader, writer = await stage.open()

@@ -185,7 +185,8 @@ class _Client(Accepted):
             if self._comes_from_here():
                 raise ConnectionRefusedError
             there = await self._relay.reach(self)
-        except (OSError, TimeoutError):
+        except (OSError, TimeoutError, UnicodeError):
+            # A name that no resolver takes is a UnicodeError.
             self._say(503, _NOBODY)
             return
         if self._wire is None:
