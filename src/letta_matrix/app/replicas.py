@@ -2,19 +2,17 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import structlog
 
-from letta_matrix import __version__
-from letta_matrix.app.relay import Address, Relay
-from letta_matrix.app.seat import DRAINING, PORTS, RUNNING, STANDBY, STARTING, Seat
+from letta_matrix.app.seat import DRAINING, RUNNING, STANDBY, STARTING, Seat
+from letta_matrix.app.standby import Standby
 from letta_matrix.common.parts import part
 from letta_matrix.common.waiting import ended, is_set
 from letta_matrix.config import Config
-from letta_matrix.doors.web.health import without_addresses
-from letta_matrix.doors.web.listening import PortTakenError, check_free, listen
+from letta_matrix.doors.web.listening import PortTakenError, check_free
 from letta_matrix.store.database import StoreError
 
 log = structlog.get_logger()
@@ -119,60 +117,6 @@ class Replicas:
         elif (error := closing.exception()) is not None:
             log.error("a part of the bridge could not be closed", exc_info=error)
         self._seat.stand_by()
-
-
-class Standby:
-    """The ports while another replica acts."""
-
-    def __init__(self, config: Config, seat: Seat) -> None:
-        self._config = config
-        self._seat = seat
-        self._relays = [Relay(self._way_to(name), self._told) for name in PORTS]
-
-    async def open(self) -> None:
-        """Listen where the bridge would. Raises PortTakenError."""
-        for relay, (hostname, port) in zip(self._relays, self._config.listens, strict=False):
-            await listen(relay.start, hostname, port)
-
-    async def follow(self) -> None:
-        """Whenever another replica acts, let go of what leads to the one before, for ever."""
-        acts = self._seat.active
-        while True:
-            await asyncio.sleep(_LOOK)
-            now = self._seat.active
-            if acts is not None and (now is None or now.replica_id != acts.replica_id):
-                for relay in self._relays:
-                    await relay.cut()
-            acts = now
-
-    async def close(self) -> None:
-        for relay in self._relays:
-            await relay.close()
-
-    def _way_to(self, name: str) -> Callable[[], Address | None]:
-        def address() -> Address | None:
-            active = self._seat.active
-            if active is None or name not in active.ports:
-                return None
-            return active.host, active.ports[name]
-
-        return address
-
-    def _told(self, path: str) -> tuple[int, Mapping[str, object]]:
-        """What `/health` and `/ready` say of a replica that stands by: ready as long as there is
-        one to pass on to."""
-        ready = self._seat.active is not None and self._seat.trouble is None
-        if path == "/ready":
-            return (200 if ready else 503), {"ready": ready}
-        status = "ok" if ready else "degraded"
-        replica = without_addresses(self._seat.told())
-        told = {"status": status, "ready": ready, "version": __version__, "replica": replica}
-        trouble = self._seat.trouble
-        return 200, {**told, "troubles": [] if trouble is None else [_IN_THE_LOG]}
-
-
-_LOOK = 0.5
-_IN_THE_LOG = "this replica cannot take over; its log says why"
 
 
 async def _first(*waits: Awaitable[object]) -> None:
