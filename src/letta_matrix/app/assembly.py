@@ -88,9 +88,8 @@ class App:
         directory, rooms, conversations = stores.directory, stores.rooms, stores.conversations
         turns, outbox, audit = stores.turns, stores.outbox, stores.audit
         known = (directory, rooms)
-        homeserver = self.homeserver = homeserver_of(
-            config, clock, self._refused, fence and fence.sure
-        )
+        sure = None if fence is None else fence.sure
+        homeserver = self.homeserver = homeserver_of(config, clock, self._refused, sure)
         bot = self.bot = homeserver.acting_as(config.bot_user_id)
         audit_room = config.access.audit_room
         self.mirror = AuditMirror(audit_room, bot) if audit_room is not None else None
@@ -113,7 +112,7 @@ class App:
         self.takeovers = Takeovers(portals, bot.user_id)
         self.opt_outs = OptOuts(portals)
         budget = DayBudget(portals, turns, stores.sent, clock.now)
-        line = self.phone_line = PhoneLine(config, stores, homeserver, portals, budget)
+        line = self.phone_line = PhoneLine(config, stores, homeserver, portals, budget, sure)
         lookout = self.lookout = Lookout(portals, homeserver, rooms, conversations)
 
         # Whom a message is for, what is told of it, who may approve, and how it is answered.

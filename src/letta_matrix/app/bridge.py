@@ -55,8 +55,8 @@ class Bridge:
         runtimes: list[AgentRuntime] | None = None,
         seat: Seat | None = None,
     ) -> None:
-        epoch = 0 if seat is None else seat.epoch
-        made = runtimes or [make_runtime(entry, config, epoch) for entry in config.runtimes]
+        epoch, sure = (0, None) if seat is None else (seat.epoch, seat.fence().sure)
+        made = runtimes or [make_runtime(one, config, epoch, sure) for one in config.runtimes]
         app = self.app = App(config, {runtime.name: runtime for runtime in made}, seat)
         self._tracing = tracing_of(config, os.environ)
         service = config.appservice

@@ -4,6 +4,7 @@ from typing import Any
 
 from letta_matrix.app.stores import Stores
 from letta_matrix.common.parts import part
+from letta_matrix.common.sureness import Sure
 from letta_matrix.config import Config
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.portals.day_budget import DayBudget
@@ -25,10 +26,11 @@ class PhoneLine:
     _homeserver: Homeserver
     _policy: PortalPolicy
     _budget: DayBudget
+    _sure: Sure | None
 
     def __post_init__(self) -> None:
         sms, domain = self._config.sms, self._config.homeserver.domain
-        self.provisioning = Provisioning(sms, domain) if sms is not None else None
+        self.provisioning = Provisioning(sms, domain, sure=self._sure) if sms is not None else None
         can_ask = sms is not None and sms.line is not None and sms.provisioning is not None
         line = self.provisioning if can_ask else None
         self.watch = LineWatch(line) if line is not None else None

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-Sure = Callable[[], Awaitable[None]]
+Sure = Callable[[], Awaitable[object]]
 """Returns once it is known that nobody else acts in our place; awaited right before what others
 notice and our database does not keep back. Whoever was asleep, and whose place was taken meanwhile,
 does not get past it."""
