@@ -29,7 +29,7 @@ class Relay:
 
     def let_in(self) -> None:
         """Who comes is let in again."""
-        self.shut = self._is_closed = False
+        self.shut = self._is_shut = False
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fake_homeserver import Json
-from tests.other_homeservers import Kind, OtherHomeserver
+from tests.fake_other_homeservers import Kind, OtherHomeserver
 from tests.unit.test_health import config_on
 from tests.waiting import eventually
 

@@ -231,7 +231,7 @@ async def test_rows_that_do_not_arrive_are_noticed(
 async def test_many_rows_are_brought_in_batches(
     file: URL, server: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(copying, "_AT_ONCE", 2)
+    monkeypatch.setattr(copying, "_ROWS_AT_ONCE", 2)
     await filled(file, messages=7)
     await move(file, server)
     assert await contents(server) == await contents(file)

@@ -223,7 +223,7 @@ async def test_a_keeper_that_is_gone_without_a_word_is_noticed(
         await clock.until(lambda: clock.now() > began + 3 * SILENCE, BEAT / 4)
         await settled()
         assert bridge.link.up
-        monkeypatch.setattr("letta_matrix.runtimes.keeper.line._BEAT", b"")
+        monkeypatch.setattr("letta_matrix.runtimes.keeper.line._SIGN_OF_LIFE", b"")
         began = clock.now()
         await clock.until(lambda: not bridge.link.up, BEAT / 4)
         assert clock.now() - began <= 10

@@ -9,7 +9,7 @@ import pytest
 from mautrix.errors import MatrixRequestError
 from pydantic import SecretStr
 from tests.fake_homeserver import Fault
-from tests.other_homeservers import (
+from tests.fake_other_homeservers import (
     BOT,
     CONTINUWUITY,
     DENDRITE,

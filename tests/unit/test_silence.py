@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
-from tests.other_homeservers import CONTINUWUITY, DENDRITE, TUWUNEL
+from tests.fake_other_homeservers import CONTINUWUITY, DENDRITE, TUWUNEL
 from tests.other_places import Place, bridge_on, settled_on, text
 from tests.waiting import Clock, eventually, settled
 

@@ -54,7 +54,7 @@ async def test_the_log_is_read_backwards_page_by_page(store: AuditStore) -> None
 async def test_old_calls_are_forgotten_however_many(
     store: AuditStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit_module, "_AT_ONCE", 3)
+    monkeypatch.setattr(audit_module, "_ROWS_AT_ONCE", 3)
     day = 86_400
     for number in range(10):
         await store.begin(entry(time.time() - (2 if number < 7 else 0.5) * day))

@@ -13,7 +13,7 @@ from letta_matrix.store.database import Database
 from letta_matrix.store.rows import record_of, row_of
 from letta_matrix.store.schema import audit
 
-_AT_ONCE = 500
+_ROWS_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +89,9 @@ class AuditStore:
     async def prune(self, days: float) -> None:
         """Forget what is older; a few at a time, so that others get at the database."""
         old = time.time() - days * 86_400
-        some = select(audit.c.seq).where(audit.c.at < old).limit(_AT_ONCE)
+        some = select(audit.c.seq).where(audit.c.at < old).limit(_ROWS_AT_ONCE)
         statement = delete(audit).where(audit.c.seq.in_(some))
-        while await self._database.changed(statement) == _AT_ONCE:
+        while await self._database.changed(statement) == _ROWS_AT_ONCE:
             pass
 
 

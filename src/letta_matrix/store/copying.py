@@ -24,7 +24,7 @@ from letta_matrix.common.lenient_json import loads
 from letta_matrix.store.faults import StoreError
 from letta_matrix.store.schema import metadata
 
-_AT_ONCE = 500
+_ROWS_AT_ONCE = 500
 _POSTGRES = "postgresql"
 Row = tuple[Any, ...]
 
@@ -123,7 +123,7 @@ def _read(connection: Connection, table: Table) -> Iterator[Sequence[Row]]:
     is_postgres = connection.dialect.name == _POSTGRES
     columns = [_as_stored(column, is_postgres=is_postgres) for column in table.columns]
     query = select(*columns).order_by(*table.primary_key)
-    found = connection.execute(query.execution_options(yield_per=_AT_ONCE))
+    found = connection.execute(query.execution_options(yield_per=_ROWS_AT_ONCE))
     fits = [_fit_json if isinstance(column.type, JSON) else _fit for column in table.columns]
     for rows in found.partitions():
         yield [tuple(fit(value) for fit, value in zip(fits, row, strict=True)) for row in rows]

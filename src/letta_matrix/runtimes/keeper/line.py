@@ -50,8 +50,8 @@ class Line(asyncio.StreamReaderProtocol):
             self._carrier.abort()
             return
         if not closing:
-            self._carrier.write(_BEAT)
+            self._carrier.write(_SIGN_OF_LIFE)
         self.watch()
 
 
-_BEAT = wire.pack_control({"type": "beat"})
+_SIGN_OF_LIFE = wire.pack_control({"type": "beat"})
