@@ -78,24 +78,29 @@ class Replicas:
         seat = self._seat
         seat.state = STARTING
         acting = self._make(seat)
+        acts = False
         try:
             acts = await self._began(acting, stop)
+            if acts:
+                await self._until_over(acting, stop)
         except (StoreError, PortTakenError) as error:
             log.error("this replica cannot act", reason=str(error))
-            acts = False
-        if acts:
-            seat.state = RUNNING
-            await _first(seat.lost.wait(), stop.wait(), acting.unsure.wait())
-            if stop.is_set() and seat.holds:
-                seat.state = DRAINING
-                within = self._config.replica.drain_timeout
-                await _first(acting.drain(within), seat.lost.wait())
-        await self._leave(acting)
+        finally:
+            await self._leave(acting)
         if not stop.is_set():
             # What is made next has an epoch of its own.
             await seat.let_go(for_good=False)
             await is_set(stop, 0.0 if acts else _AGAIN)
             seat.wants = True
+
+    async def _until_over(self, acting: Acting, stop: asyncio.Event) -> None:
+        """As long as it may act; told to stop it drains."""
+        seat = self._seat
+        seat.state = RUNNING
+        await _first(seat.lost.wait(), stop.wait(), acting.unsure.wait())
+        if stop.is_set() and seat.holds:
+            seat.state = DRAINING
+            await _first(acting.drain(self._config.replica.drain_timeout), seat.lost.wait())
 
     async def _began(self, acting: Acting, stop: asyncio.Event) -> bool:
         """Let it begin, unless another has taken over or we are to stop before it has; whether it

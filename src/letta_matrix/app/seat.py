@@ -151,7 +151,7 @@ class Seat:
         asked_at = _now()
         wanted = self._seconds if self.wants and not self.lost.is_set() else None
         try:
-            beat = await self._leases.beat(self._told(), wanted)
+            beat = await self._leases.beat(self._told(), wanted, self.epoch)
             found = await self._leases.all()
             self.replicas = [replace(it, state=self._state_of(it)) for it in found]
             if beat.schema < HEAD and (self._migrates or not self._others()):

@@ -52,16 +52,16 @@ class Leases:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def beat(self, replica: Replica, seconds: float | None) -> Beat:
+    async def beat(self, replica: Replica, seconds: float | None, epoch: int = 0) -> Beat:
         """Tell that a replica is there, and have it hold the lease for `seconds` from now if
-        nobody else does, and the schema is the one it knows (None: it does not want it). Raises
-        StoreUnavailable."""
+        nobody else does, and the schema is the one it knows (None: it does not want it). What it
+        has in `epoch` it keeps in that; else it is another one. Raises StoreUnavailable."""
 
         def work(db: Connection) -> Beat:
             _note(db, replica)
             schema = str(db.execute(_SCHEMA).scalar())
             if seconds is not None and schema == HEAD:
-                _take(db, replica.replica_id, seconds)
+                _take(db, replica.replica_id, epoch, seconds)
             return Beat(_lease(db), schema)
 
         return await self._database.write(work)
@@ -117,13 +117,14 @@ def _note(db: Connection, replica: Replica) -> None:
     db.execute(delete(replicas).where(replicas.c.seen_at < now() - _FORGOTTEN))
 
 
-def _take(db: Connection, holder: str, seconds: float) -> None:
+def _take(db: Connection, holder: str, epoch: int, seconds: float) -> None:
     named, until = leases.c.name == ACTIVE, now() + seconds
     # The epoch is not named here: a renewal is to change no column of a key.
-    renewed = update(leases).where(named, leases.c.holder == holder).values(until=until)
+    mine = leases.c.holder == holder
+    renewed = update(leases).where(named, mine, leases.c.epoch == epoch).values(until=until)
     if db.execute(renewed).rowcount:
         return
-    free = update(leases).where(named, leases.c.until < now())
+    free = update(leases).where(named, mine | (leases.c.until < now()))
     taken = free.values(holder=holder, epoch=leases.c.epoch + 1, until=until)
     if db.execute(taken).rowcount:
         return
