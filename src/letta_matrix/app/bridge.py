@@ -23,7 +23,7 @@ from letta_matrix.app.metrics import Metrics
 from letta_matrix.app.pulse import Ping, Reach, StorePulse
 from letta_matrix.app.replicas import Replicas
 from letta_matrix.app.seat import Seat
-from letta_matrix.app.telemetry import tracing_of
+from letta_matrix.app.telemetry import check_telemetry, tracing_of
 from letta_matrix.common.connections.descriptors import raise_limit
 from letta_matrix.common.vitals import said
 from letta_matrix.common.waiting import unless
@@ -255,6 +255,8 @@ async def run(config: Config, *, migrates: bool = False) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     if is_shared(config.database.url):
+        # Now, and not when this replica is needed.
+        check_telemetry(config)
         await Replicas(
             config, Seat(config, migrates=migrates), lambda seat: _OnlyOne(config, seat=seat)
         ).run(stop)

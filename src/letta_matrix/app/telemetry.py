@@ -26,14 +26,19 @@ def tracing_of(config: Config, environment: Mapping[str, str]) -> "Tracing | Non
     url = endpoint(config, environment)
     if not url:
         return None
+    check_telemetry(config)
     if not _is_installed():
-        if config.telemetry.otlp_endpoint is not None:
-            raise ConfigError(f"`telemetry.otlp_endpoint` needs more packages: {_INSTALL}")
         log.warning("turns are not traced", reason=f"that needs more packages: {_INSTALL}")
         return None
     from letta_matrix.app.tracing import Tracing
 
     return Tracing(url)
+
+
+def check_telemetry(config: Config) -> None:
+    """Raises ConfigError where the configuration wants traces and the extra is not installed."""
+    if config.telemetry.otlp_endpoint is not None and not _is_installed():
+        raise ConfigError(f"`telemetry.otlp_endpoint` needs more packages: {_INSTALL}")
 
 
 def endpoint(config: Config, environment: Mapping[str, str]) -> str:
