@@ -70,12 +70,19 @@ async def test_a_text_is_answered_by_one_text(phone: Phone) -> None:
 
 async def test_who_has_no_route_gets_silence(phone: Phone) -> None:
     await phone.text("hello?", EVE)
+    await phone.silence()
     await phone.text("STOP", EVE)
     await phone.silence()
     assert await phone.sent(EVE) == []
     assert "`+15550000103` is answered by `Ada`" in await phone.command("!sms allow 5550000103 Ada")
+    # Whoever wanted nothing before they had a route wants nothing with one, until they say so.
     await phone.text("and now?", EVE)
-    await phone.got("echo: and now?", number=EVE)
+    await phone.silence()
+    assert await phone.sent(EVE) == []
+    await phone.text("start", EVE)
+    await phone.got(STARTED, number=EVE)
+    await phone.text("and now?", EVE)
+    await phone.got(STARTED, "echo: and now?", number=EVE)
 
 
 async def test_stop_and_start(phone: Phone) -> None:

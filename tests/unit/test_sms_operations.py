@@ -58,7 +58,7 @@ class Played(Provisioning):
 def played(monkeypatch: pytest.MonkeyPatch) -> Played:
     one = Played()
 
-    def make(*_: object) -> Played:
+    def make(*_: object, **_how: object) -> Played:
         return one
 
     monkeypatch.setattr("letta_matrix.app.phone_line.Provisioning", make)
@@ -170,7 +170,7 @@ def test_bridge_config_says_what_the_bridge_needs(tmp_path: Path) -> None:
 
 @pytest.fixture
 def in_terminal(played: Played, monkeypatch: pytest.MonkeyPatch) -> Played:
-    def make(*_: object) -> Played:
+    def make(*_: object, **_how: object) -> Played:
         return played
 
     async def noted(*_: object) -> None: ...
@@ -221,7 +221,7 @@ def test_what_the_terminal_tells_of_the_line(tmp_path: Path, in_terminal: Played
 def test_what_cannot_be_noted_is_not_done(
     tmp_path: Path, played: Played, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def make(*_: object) -> Played:
+    def make(*_: object, **_how: object) -> Played:
         return played
 
     monkeypatch.setattr("letta_matrix.portals.provisioning.Provisioning", make)

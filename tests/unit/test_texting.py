@@ -44,7 +44,7 @@ class Played(Provisioning):
 def bridge(monkeypatch: pytest.MonkeyPatch) -> Played:
     one = Played()
 
-    def make(*_: object) -> Played:
+    def make(*_: object, **_how: object) -> Played:
         return one
 
     monkeypatch.setattr("letta_matrix.app.phone_line.Provisioning", make)

@@ -37,6 +37,7 @@ from letta_matrix.runtimes.protocol import (
     TurnStarted,
 )
 from letta_matrix.store.agents import Agent
+from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.outbox import OutboxKind
 from letta_matrix.store.turns import Outcome, Turn
 
@@ -92,7 +93,7 @@ class Attention:
     async def _quietly(self, showing: Callable[[], Awaitable[None]]) -> None:
         try:
             await showing()
-        except (MatrixRequestError, HomeserverUnavailable) as error:
+        except (MatrixRequestError, HomeserverUnavailable, StoreUnavailable) as error:
             log.debug("receipt or typing not shown", room=self._room_id, reason=str(error))
         except Exception as error:
             log.error("showing receipt or typing failed", room=self._room_id, exc_info=error)
