@@ -139,6 +139,34 @@ async def test_a_tool_is_approved(dashboard: Dashboard, world: World, ada: Room)
     await eventually(said, lambda texts: "One note." in texts)
 
 
+class Seat:
+    """Where this bridge is one of two, and the other one is not heard of."""
+
+    holds = True
+    epoch = 2
+
+    def told(self) -> dict[str, object]:
+        here = {"replica": "one", "address": "bridge-1:8004", "version": "0.1.0"}
+        there = {"replica": "two", "address": "bridge-2:8004", "version": "0.1.0"}
+        here |= {"state": "active", "seen_seconds_ago": 0.1}
+        there |= {"state": "silent", "seen_seconds_ago": 90.0}
+        return {"replica": "one", "state": "active", "epoch": 2, "replicas": [here, there]}
+
+
+async def test_replicas_are_listed(
+    dashboard: Dashboard, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await dashboard.show("health")
+    checks = dashboard.page.locator("li.check")
+    await expect(checks.filter(has_text="database")).to_be_visible()
+    await expect(checks.filter(has_text="bridge-1")).to_have_count(0)
+    monkeypatch.setattr(world.bridge.app, "seat", Seat())
+    await expect(checks.filter(has_text="bridge-1:8004")).to_contain_text("active, version 0.1.0")
+    silent = checks.filter(has_text="bridge-2:8004")
+    await expect(silent).to_contain_text("silent, version 0.1.0, last heard of")
+    await expect(silent).to_have_class("check warning")
+
+
 async def test_a_token_is_made_and_revoked(dashboard: Dashboard, world: World) -> None:
     page = dashboard.page
     await dashboard.show("tokens")

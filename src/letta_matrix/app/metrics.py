@@ -38,7 +38,7 @@ class Metrics:
         ]
 
     def _bridge(self) -> list[Metric]:
-        built = (__version__, platform.python_version())
+        built, seat = (__version__, platform.python_version()), self._app.seat
         return [
             _figure("build_info", "Always 1.", lambda: {built: 1}, "version", "python"),
             _figure("ready", "1 as long as /ready answers 200.", lambda: one(self._is_ready())),
@@ -53,6 +53,17 @@ class Metrics:
                 "Transactions of the homeserver.",
                 lambda: by(self._counted("transactions", {"": "stored"}), "stored", "refused"),
                 "result",
+            ),
+            _figure(
+                "replicas",
+                "Bridges on one PostgreSQL by what each does; nothing without replicas.",
+                lambda: by(Counter(it.state for it in seat.replicas) if seat else {}),
+                "state",
+            ),
+            _figure(
+                "lease_epoch",
+                "The how manieth replica it is that acts; 0 without replicas.",
+                lambda: one(seat.epoch if seat else 0),
             ),
             _figure(
                 "events_total",

@@ -29,7 +29,10 @@ _SHARE = 20
 _BEAT = 5.0
 """Seconds after which the health is told again, with its figures, though nothing is new."""
 
-_MOVING = ("uptime_seconds", "homeserver_writes", "homeserver_latency_ms", "counters", "runtimes")
+_MOVING = (
+    *("uptime_seconds", "homeserver_writes", "homeserver_latency_ms", "counters", "runtimes"),
+    "replica",
+)
 """What the health report tells that changes all the time."""
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {

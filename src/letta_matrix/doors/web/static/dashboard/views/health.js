@@ -13,6 +13,7 @@ export class Health {
   #failures = h("ul.rows");
   #none = h("p.empty", {}, "No turn has failed lately.");
   #agents = h("ul.cards");
+  #replicas = h("ul.checks");
   #figures = h("dl.facts");
 
   /** @param {Record<string, any>} context */
@@ -22,9 +23,12 @@ export class Health {
     this.failures = new Keyed(this.#failures, (one) => one.turn_id, (one) => this.#failure(one));
     this.agents = new Keyed(this.#agents, ([id]) => id, ([id, why]) =>
       h("li.card.trouble", {}, h("h3", {}, live.nameOf(id)), h("p", {}, sentence(why))));
+    this.replicas = new Keyed(this.#replicas, (one) => one.replica, replica);
+    this.replicasTitle = h("h2", {}, "Replicas");
     this.agentsTitle = h("h2", {}, "Agents in trouble");
     this.element = h("section", { "aria-label": "Health" },
       h("h2", {}, "Checks"), this.#checks,
+      this.replicasTitle, this.#replicas,
       this.agentsTitle, this.#agents,
       h("h2", {}, "Failures"), h("p.hint", {}, "The newest ten among the last 1,000 turns. In the room one asks again: by 🔁 where that is offered."), this.#none, this.#failures,
       h("h2", {}, "Figures"), this.#figures,
@@ -36,6 +40,9 @@ export class Health {
     const { health, failures } = this.live.state;
     if (!health) return;
     this.checks.render([...health.checks].sort((one, other) => ORDER[one.state] - ORDER[other.state]));
+    const replicas = health.replica?.replicas ?? [];
+    this.replicasTitle.hidden = !replicas.length;
+    this.replicas.render(replicas);
     const troubled = Object.entries(health.agents_in_trouble);
     this.agentsTitle.hidden = !troubled.length;
     this.agents.render(troubled);
@@ -68,6 +75,15 @@ export class Health {
 /** @param {string} text */
 function sentence(text) {
   return `${capital(text)}${/[.!?]$/.test(text) ? "" : "."}`;
+}
+
+/** @param {Record<string, any>} one */
+function replica(one) {
+  const state = one.state === "silent" ? "warning" : "ok";
+  const heard = one.state === "silent" ? `, last heard of ${span(one.seen_seconds_ago)} ago` : "";
+  return h(`li.check.${state}`, {},
+    h("span.lamp", {}), h("strong", {}, one.address ?? one.replica),
+    h("p", {}, `${one.state}, version ${one.version}${heard}`));
 }
 
 /** @param {Record<string, any>} one */
