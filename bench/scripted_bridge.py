@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.stub_model import WORD_DELAY
 
 from letta_matrix.app import bridge
-from letta_matrix.config import Config, MemoryRuntime, Runtime, load_config
+from letta_matrix.config import MemoryRuntime, Runtime, load_config
 from letta_matrix.runtimes import memory
 from letta_matrix.runtimes.protocol import (
     AgentInfo,
@@ -77,8 +77,7 @@ def _tool(request: TurnRequest, seconds: float) -> Steps:
     yield _DONE
 
 
-def _make_runtime(settings: Runtime, config: Config, epoch: int = 0) -> AgentRuntime:
-    del config, epoch
+def _make_runtime(settings: Runtime, *_: object) -> AgentRuntime:
     assert isinstance(settings, MemoryRuntime)
     runtime = memory.MemoryRuntime(settings.name, script=perform)
     for number in range(1, settings.agents + 1):
