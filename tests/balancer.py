@@ -1,4 +1,4 @@
-"""A proxy before several servers, as simple as they get; and a line between two that can fail."""
+"""A proxy before several servers, as simple as they get."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,18 +12,15 @@ Address = tuple[str, int]
 @dataclass(eq=False)
 class Balancer:
     """Takes connections on `port` and hands each to the next of `servers` that takes it, whatever
-    is spoken. While it is `silent` nothing that anybody sends arrives, and nobody is told: a
-    network that is parted."""
+    is spoken."""
 
     port: int
     servers: Sequence[Address]
     served: list[Address] = field(default_factory=list[Address])
-    _open: asyncio.Event = field(default_factory=asyncio.Event)
     _running: Tasks = field(default_factory=Tasks)
     _server: asyncio.Server | None = None
 
     async def __aenter__(self) -> "Balancer":
-        self._open.set()
         self._server = await asyncio.start_server(self._take, "127.0.0.1", self.port)
         return self
 
@@ -32,21 +29,11 @@ class Balancer:
         self._server.close()
         await self._running.cancel()
 
-    def part(self) -> None:
-        """From now on nothing arrives."""
-        self._open.clear()
-
-    async def heal(self) -> None:
-        """It works again; what was open meanwhile is not any more."""
-        await self._running.cancel()
-        self._open.set()
-
     def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._running.start(self._serve(reader, writer))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            await self._open.wait()
             there, back = await self._connected()
         except OSError:
             writer.close()
@@ -72,7 +59,6 @@ class Balancer:
 
     async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65_536):
-            await self._open.wait()
             writer.write(data)
             await writer.drain()
         if writer.can_write_eof():

@@ -11,6 +11,24 @@ from pathlib import Path
 from tests.certificates import Certificates
 from tests.servers import free_port
 
+AROUND = """
+daemon off;
+master_process off;
+pid {folder}/pid;
+error_log stderr;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    {text}
+}}
+"""
+"""A whole configuration around the servers of an example, in one process: a worker of another user
+could not look into the test's folder."""
 _CONFIG = """
 daemon off;
 pid {directory}/pid;

@@ -42,6 +42,11 @@ class Relay:
         """As if it were mended: what was kept goes on."""
         self._passes.set()
 
+    async def mend(self) -> None:
+        """As if it were mended long after: what was open meanwhile is not any more."""
+        await self.down()
+        await self.up()
+
     async def down(self) -> None:
         """As if the server were gone."""
         if self._server is not None:

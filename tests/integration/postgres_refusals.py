@@ -1,5 +1,7 @@
 """What is told of a PostgreSQL that cannot be used, for tests of it."""
 
+from collections.abc import AsyncGenerator
+
 import pytest
 from sqlalchemy import URL, text
 from tests.postgres import PASSWORD
@@ -12,6 +14,15 @@ from letta_matrix.store.database import (
     StoreUnavailable,
 )
 from letta_matrix.store.meta import Meta
+
+
+@pytest.fixture
+async def database(postgres_url: URL) -> AsyncGenerator[Database]:
+    """At the newest schema, opened."""
+    opened = Database(postgres_url)
+    await opened.open()
+    yield opened
+    await opened.close()
 
 
 async def refused(url: URL) -> StoreError:

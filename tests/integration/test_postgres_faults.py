@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from sqlalchemy import URL, Connection, text
 from tests.cut_connections import Relay
+from tests.integration import postgres_refusals
 from tests.integration.postgres_refusals import can_be_used, failed
 from tests.postgres import PostgresServer
 from tests.waiting import within
@@ -21,13 +22,7 @@ from letta_matrix.store.meta import Meta
 from letta_matrix.store.postgres_connection import PatientConnection
 from letta_matrix.store.postgres_engine import PostgresEngine
 
-
-@pytest.fixture
-async def database(postgres_url: URL) -> AsyncGenerator[Database]:
-    opened = Database(postgres_url)
-    await opened.open()
-    yield opened
-    await opened.close()
+database = postgres_refusals.database
 
 
 @pytest.fixture

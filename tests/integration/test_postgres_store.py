@@ -4,7 +4,6 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from sqlalchemy import URL, Connection, create_engine, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from structlog.testing import capture_logs
 from tests.builders import message, new_turn
+from tests.integration import postgres_refusals
 from tests.postgres import PASSWORD, PostgresServer
 from tests.waiting import eventually, within
 
@@ -33,13 +33,7 @@ from letta_matrix.store.schema import meta, metadata, turns
 from letta_matrix.store.tokens import AccessToken, TokenStore
 from letta_matrix.store.turns import TurnStore
 
-
-@pytest.fixture
-async def database(postgres_url: URL) -> AsyncGenerator[Database]:
-    opened = Database(postgres_url)
-    await opened.open()
-    yield opened
-    await opened.close()
+database = postgres_refusals.database
 
 
 def empty(postgres: PostgresServer) -> URL:

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import URL, text, update
+from sqlalchemy import URL, Connection, text, update
 from tests.builders import config_for
 from tests.waiting import eventually
 
@@ -102,6 +102,23 @@ async def test_a_lease_that_has_ended_and_was_not_taken_goes_on(
     assert not seat.lost.is_set()
 
 
+async def test_what_acted_before_another_did_is_over_though_the_seat_is_taken_again(
+    new_seat: NewSeat, database: Database
+) -> None:
+    first, second = new_seat(), new_seat()
+    await first.open()
+    await second.open()
+    for seat in (second, first):
+        await lapse(database)
+        await seat.look()
+    assert first.lost.is_set()
+    assert not first.holds
+    first.stand_by()
+    await first.look()
+    assert first.holds
+    assert first.epoch > 3
+
+
 async def test_who_lets_go_is_followed_at_once(new_seat: NewSeat) -> None:
     first, second = new_seat(), new_seat()
     await first.open()
@@ -141,9 +158,10 @@ async def test_nobody_takes_over_in_the_midst_of_a_transaction(
     loop = asyncio.get_running_loop()
     fenced = Database(postgres_url, first.fence())
 
-    def slow(db: object) -> None:
+    def slow(db: Connection) -> None:
         loop.call_soon_threadsafe(begun.set)
         asyncio.run_coroutine_threadsafe(goes_on.wait(), loop).result()
+        db.execute(text("SELECT pg_sleep(0.5)"))
 
     writing = asyncio.create_task(fenced.write(slow))
     await begun.wait()
@@ -158,6 +176,9 @@ async def test_nobody_takes_over_in_the_midst_of_a_transaction(
     await writing
     await taking
     assert second.holds
+    # It has all of its time: what was waited for is not of it.
+    assert second.lease is not None
+    assert second.lease.left > 600 - 0.4
     await fenced.close()
 
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 import aiohttp
 import pytest
 from tests.balancer import Balancer
+from tests.contract.relay import Relay
 from tests.crash.nursery import Nursery
 from tests.crash.person import Person
 from tests.postgres import PASSWORD, PostgresServer
@@ -46,7 +47,7 @@ async def pair(
     async with contextlib.AsyncExitStack() as stack:
         for called in ("one", "two", "three")[:COUNT]:
             (folder := directory / called).mkdir(mode=0o700)
-            way = Balancer(free_port(), [("127.0.0.1", postgres.port)])
+            way = Relay(postgres.port, free_port())
             twins.members.append(One(folder, http, await stack.enter_async_context(way)))
         ports = [("127.0.0.1", one.ports["appservice"]) for one in twins.members]
         await stack.enter_async_context(Balancer(homeserver.appservice_port, ports))

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 from tests.certificates import certificates_in
-from tests.nginx import nginx_path
+from tests.nginx import AROUND, nginx_path
 from tests.postgres import PostgresServer
 from tests.replicas.twins import Twins
 from tests.servers import free_port
@@ -21,22 +21,6 @@ from tests.waiting import eventually, within
 from letta_matrix.store.database import HEAD, Database, database_url
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/replicas.md"
-AROUND = """
-daemon off;
-master_process off;
-pid {folder}/pid;
-error_log stderr;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    {text}
-}}
-"""
 
 
 def block(language: str) -> str:

@@ -26,6 +26,7 @@ async def test_replicas_end_at_any_moment(twins: Twins) -> None:
         if number % 4 == 3:
             await _end(twins, await twins.active(), WAYS[number // 4 % len(WAYS)], chance)
     await twins.settled_states()
+    await twins.be_pushed_to()
     for room in rooms:
         await assert_answered_once(twins, room, *told[room])
 
@@ -51,7 +52,7 @@ async def _end(twins: Twins, one: One, way: str, chance: random.Random) -> None:
         case _:
             one.way.part()
             await _another(twins, one)
-            await one.way.heal()
+            await one.way.mend()
     await twins.settled_states(ready=0)
 
 

@@ -43,7 +43,7 @@ async def test_cut_off_from_the_database_in_mid_answer(twins: Twins) -> None:
     await twins.acts(other)
     twins.steps.finish(words.text)
     await twins.settled(room, event_id)
-    await active.way.heal()
+    await active.way.mend()
     await twins.settled_states()
     await assert_goes_on(twins, room, (event_id, words))
 

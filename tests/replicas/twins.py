@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 import yaml
-from tests.balancer import Balancer
+from tests.contract.relay import Relay
 from tests.crash.bridges import Bridges
 from tests.postgres import PASSWORD, PostgresServer
 from tests.servers import _die_with_parent, free_port
@@ -27,7 +27,7 @@ class One:
 
     directory: Path
     http: aiohttp.ClientSession
-    way: Balancer
+    way: Relay
     ports: dict[str, int] = field(
         default_factory=lambda: {name: free_port() for name in ("appservice", "api", "mcp", "ws")}
     )
@@ -155,6 +155,15 @@ class Twins(Bridges):
             return states == ["active", *["standby"] * (len(told) - 1)] and ready >= wanted
 
         await eventually(settled, what="one acts, the others stand by")
+
+    async def be_pushed_to(self) -> None:
+        """Have the homeserver try again at once what it could not push: it waits longer each
+        time, and the one that acts asks it for that once a minute."""
+        service = self.homeserver.config.appservice
+        url = f"{self.homeserver.url}/_matrix/client/v1/appservice/{service.id}/ping"
+        headers = {"Authorization": f"Bearer {self.homeserver.as_token}"}
+        async with self.http.post(url, json={}, headers=headers) as response:
+            assert response.status == 200, await response.text()
 
     async def active(self) -> One:
         """The one that acts."""

@@ -1,10 +1,13 @@
-"""A bridge of a keeper on this machine, for tests of it."""
+"""A bridge of a keeper on this machine, for tests of it. The fixtures are named in the files that
+use them."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import pytest
 from tests.fake_app_server import FakeAppServer
 from tests.waiting import eventually
 
@@ -12,8 +15,10 @@ from letta_matrix.runtimes.keeper.client import (
     KeeperClient,
     Link,
 )
+from letta_matrix.runtimes.keeper.doors import LocalDoor
 from letta_matrix.runtimes.keeper.local import LocalKeeper
-from letta_matrix.runtimes.keeper.server import Target
+from letta_matrix.runtimes.keeper.secret import secret_at
+from letta_matrix.runtimes.keeper.server import Keeper, Target
 from letta_matrix.runtimes.keeper.wire import Frame
 
 
@@ -67,3 +72,21 @@ async def attached(
 
 def pid_of(path: Path) -> int:
     return int(path.with_name(f"{path.name}.pid").read_text())
+
+
+@pytest.fixture
+async def upstream() -> AsyncGenerator[FakeAppServer]:
+    async with FakeAppServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def socket(tmp_path: Path) -> AsyncGenerator[Path]:
+    """The socket of a keeper in this process that keeps at most 100 bytes."""
+    path = tmp_path / "keeper.sock"
+    keeper = Keeper(100, lambda _: None, lambda: None)
+    door = LocalDoor(keeper, secret_at(path))
+    server = await asyncio.start_unix_server(door.serve, path)
+    yield path
+    server.close()
+    await keeper.close()

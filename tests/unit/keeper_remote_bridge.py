@@ -1,4 +1,5 @@
-"""Bridges of a keeper that listens over TCP, for tests of it."""
+"""Bridges of a keeper that listens over TCP, for tests of it. The fixtures are named in the files
+that use them."""
 
 import asyncio
 import socket
@@ -6,6 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 from tests.fake_app_server import FakeAppServer
 from tests.waiting import within
 
@@ -98,3 +100,21 @@ async def ended(reader: asyncio.StreamReader) -> None:
 
 def said(bridge: KeeperClient) -> str:
     return bridge.link.reason
+
+
+@pytest.fixture
+async def upstream() -> AsyncGenerator[FakeAppServer]:
+    async with FakeAppServer(token="of-the-app-server") as server:
+        yield server
+
+
+@pytest.fixture
+async def keeper(upstream: FakeAppServer) -> AsyncGenerator[Keeper]:
+    async with keeping(upstream) as keeper:
+        yield keeper
+
+
+@pytest.fixture
+async def port(keeper: Keeper, upstream: FakeAppServer) -> AsyncGenerator[int]:
+    async with opened(keeper, upstream) as port:
+        yield port

@@ -1,12 +1,12 @@
 """The keeper: what it passes on, and what it remembers."""
 
 import asyncio
-from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 from tests.fake_app_server import FakeAppServer
+from tests.unit import keeper_bridge
 from tests.unit.keeper_bridge import Bridge, attached
 from tests.waiting import Clock, eventually, settled, within
 
@@ -20,23 +20,7 @@ from letta_matrix.runtimes.keeper.doors import SILENCE, LocalDoor
 from letta_matrix.runtimes.keeper.secret import secret_at
 from letta_matrix.runtimes.keeper.server import Keeper, is_remote
 
-
-@pytest.fixture
-async def upstream() -> AsyncGenerator[FakeAppServer]:
-    async with FakeAppServer() as server:
-        yield server
-
-
-@pytest.fixture
-async def socket(tmp_path: Path) -> AsyncGenerator[Path]:
-    """The socket of a keeper in this process that keeps at most 100 bytes."""
-    path = tmp_path / "keeper.sock"
-    keeper = Keeper(100, lambda _: None, lambda: None)
-    door = LocalDoor(keeper, secret_at(path))
-    server = await asyncio.start_unix_server(door.serve, path)
-    yield path
-    server.close()
-    await keeper.close()
+upstream, socket = keeper_bridge.upstream, keeper_bridge.socket
 
 
 async def test_who_says_nothing_is_hung_up_on(

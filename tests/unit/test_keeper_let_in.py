@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 from tests.contract.relay import Relay
 from tests.fake_app_server import FakeAppServer
+from tests.unit import keeper_remote_bridge
 from tests.unit.keeper_remote_bridge import (
     TOKEN,
     answer,
     attached,
     connected,
-    keeping,
-    opened,
     said,
 )
 from tests.waiting import Clock, eventually, settled, within
@@ -35,23 +34,8 @@ from letta_matrix.runtimes.keeper.remote import RemoteKeeper
 from letta_matrix.runtimes.keeper.server import Keeper, Target
 from letta_matrix.stack.certificate import self_signed
 
-
-@pytest.fixture
-async def upstream() -> AsyncGenerator[FakeAppServer]:
-    async with FakeAppServer(token="of-the-app-server") as server:
-        yield server
-
-
-@pytest.fixture
-async def keeper(upstream: FakeAppServer) -> AsyncGenerator[Keeper]:
-    async with keeping(upstream) as keeper:
-        yield keeper
-
-
-@pytest.fixture
-async def port(keeper: Keeper, upstream: FakeAppServer) -> AsyncGenerator[int]:
-    async with opened(keeper, upstream) as port:
-        yield port
+upstream, keeper = keeper_remote_bridge.upstream, keeper_remote_bridge.keeper
+port = keeper_remote_bridge.port
 
 
 async def test_a_wrong_token_is_told_and_asked_again_later(port: int, clock: Clock) -> None:

@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 from tests.fake_app_server import FakeAppServer
+from tests.unit import keeper_bridge
 from tests.unit.keeper_bridge import Bridge, attached, pid_of
 from tests.waiting import Clock, eventually, settled, within
 
@@ -21,31 +22,13 @@ from letta_matrix.runtimes.keeper import wire
 from letta_matrix.runtimes.keeper.client import (
     REFUSED_PAUSE,
 )
-from letta_matrix.runtimes.keeper.doors import LocalDoor
 from letta_matrix.runtimes.keeper.local import SPAWN_PAUSE, LocalKeeper
 from letta_matrix.runtimes.keeper.process import keep
-from letta_matrix.runtimes.keeper.secret import secret_at
-from letta_matrix.runtimes.keeper.server import Keeper, Target
+from letta_matrix.runtimes.keeper.server import Target
 from letta_matrix.stack.keeper import KeeperProcess
 from letta_matrix.stack.up import Options, Stack
 
-
-@pytest.fixture
-async def upstream() -> AsyncGenerator[FakeAppServer]:
-    async with FakeAppServer() as server:
-        yield server
-
-
-@pytest.fixture
-async def socket(tmp_path: Path) -> AsyncGenerator[Path]:
-    """The socket of a keeper in this process that keeps at most 100 bytes."""
-    path = tmp_path / "keeper.sock"
-    keeper = Keeper(100, lambda _: None, lambda: None)
-    door = LocalDoor(keeper, secret_at(path))
-    server = await asyncio.start_unix_server(door.serve, path)
-    yield path
-    server.close()
-    await keeper.close()
+upstream, socket = keeper_bridge.upstream, keeper_bridge.socket
 
 
 @pytest.fixture

@@ -1,18 +1,16 @@
 """A keeper beside its App Server: who takes it over, who is cut off, and what is noticed."""
 
 import asyncio
-from collections.abc import AsyncGenerator
 from unittest.mock import MagicMock
 
 import pytest
 from structlog.testing import capture_logs
 from tests.fake_app_server import FakeAppServer
+from tests.unit import keeper_remote_bridge
 from tests.unit.keeper_remote_bridge import (
     attached,
     ended,
     introduced,
-    keeping,
-    opened,
     said,
 )
 from tests.waiting import Clock, eventually, settled, within
@@ -23,23 +21,8 @@ from letta_matrix.runtimes.keeper.client import KeeperGone
 from letta_matrix.runtimes.keeper.line import BEAT, SILENCE
 from letta_matrix.runtimes.keeper.server import Guest, Keeper, Target
 
-
-@pytest.fixture
-async def upstream() -> AsyncGenerator[FakeAppServer]:
-    async with FakeAppServer(token="of-the-app-server") as server:
-        yield server
-
-
-@pytest.fixture
-async def keeper(upstream: FakeAppServer) -> AsyncGenerator[Keeper]:
-    async with keeping(upstream) as keeper:
-        yield keeper
-
-
-@pytest.fixture
-async def port(keeper: Keeper, upstream: FakeAppServer) -> AsyncGenerator[int]:
-    async with opened(keeper, upstream) as port:
-        yield port
+upstream, keeper = keeper_remote_bridge.upstream, keeper_remote_bridge.keeper
+port = keeper_remote_bridge.port
 
 
 async def test_frames_pass_both_ways(port: int, upstream: FakeAppServer) -> None:

@@ -4,11 +4,11 @@ import ssl
 from collections.abc import Callable
 
 from letta_matrix.common.connections.known_servers import server_at
+from letta_matrix.common.sureness import Sure
 from letta_matrix.config import Config, ConfigError
 from letta_matrix.config.types import secret_of
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.pacing import Pacer
-from letta_matrix.matrix.requests import Sure
 from letta_matrix.matrix.route import Route
 from letta_matrix.matrix.server_clock import ServerClock
 

@@ -12,6 +12,7 @@ import structlog
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix import __version__
+from letta_matrix.access.database import url_of_database
 from letta_matrix.app.assembly import App
 from letta_matrix.app.checks import NO_PING, watch_parts
 from letta_matrix.app.connection import Connection
@@ -26,7 +27,6 @@ from letta_matrix.app.seat import Seat
 from letta_matrix.app.telemetry import check_telemetry, tracing_of
 from letta_matrix.common.connections.descriptors import raise_limit
 from letta_matrix.common.vitals import said
-from letta_matrix.common.waiting import unless
 from letta_matrix.config import Config
 from letta_matrix.config.types import secret_of
 from letta_matrix.doors.web.listening import check_free, listen
@@ -34,7 +34,7 @@ from letta_matrix.matrix.appservice import Appservice
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.runtimes.adapters import make_runtime
 from letta_matrix.runtimes.protocol import AgentRuntime
-from letta_matrix.store.database import StoreError, StoreUnavailable, is_shared
+from letta_matrix.store.database import StoreUnavailable, file_of
 from letta_matrix.store.turns import Turn
 
 log = structlog.get_logger()
@@ -246,15 +246,14 @@ class _OnlyOne(Bridge):
 
 
 async def run(config: Config, *, migrates: bool = False) -> None:
-    """Run the bridge until SIGINT or SIGTERM. Raises StoreError, also where it has to begin anew,
-    or PortTakenError."""
+    """Run the bridge until SIGINT or SIGTERM. Raises StoreError or PortTakenError."""
     configure_logging(config.logging, secrets_of(config))
     raise_limit()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    if is_shared(config.database.url):
+    if file_of(url_of_database(config)) is None:
         # Now, and not when this replica is needed.
         check_telemetry(config)
         await Replicas(
@@ -263,10 +262,8 @@ async def run(config: Config, *, migrates: bool = False) -> None:
         return
     bridge = _OnlyOne(config)
     await bridge.start()
-    stopped = await unless(bridge.unsure, stop.wait())
+    await stop.wait()
     log.info("bridge stopping")
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_STOPPING_TIMEOUT):
             await bridge.close()
-    if stopped is None:
-        raise StoreError("it is not known what the database has stored; all begins anew")

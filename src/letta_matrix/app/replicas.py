@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Protocol
 
 import structlog
@@ -10,7 +10,7 @@ import structlog
 from letta_matrix.app.seat import DRAINING, RUNNING, STANDBY, STARTING, Seat
 from letta_matrix.app.standby import Standby
 from letta_matrix.common.parts import part
-from letta_matrix.common.waiting import ended, is_set
+from letta_matrix.common.waiting import ended, first, is_set
 from letta_matrix.config import Config
 from letta_matrix.doors.web.listening import PortTakenError, check_free
 from letta_matrix.store.database import StoreError
@@ -69,7 +69,7 @@ class Replicas:
             standby = Standby(self._config, seat)
             await standby.open()
             try:
-                await _first(seat.won.wait(), stop.wait(), standby.follow())
+                await first(seat.won.wait(), stop.wait(), standby.follow())
             finally:
                 await standby.close()
         return seat.won.is_set() and not stop.is_set()
@@ -97,16 +97,16 @@ class Replicas:
         """As long as it may act; told to stop it drains."""
         seat = self._seat
         seat.state = RUNNING
-        await _first(seat.lost.wait(), stop.wait(), acting.unsure.wait())
+        await first(seat.lost.wait(), stop.wait(), acting.unsure.wait())
         if stop.is_set() and seat.holds:
             seat.state = DRAINING
-            await _first(acting.drain(self._config.replica.drain_timeout), seat.lost.wait())
+            await first(acting.drain(self._config.replica.drain_timeout), seat.lost.wait())
 
     async def _began(self, acting: Acting, stop: asyncio.Event) -> bool:
         """Let it begin, unless another has taken over or we are to stop before it has; whether it
         acts."""
         beginning = asyncio.ensure_future(acting.start())
-        await _first(beginning, self._seat.lost.wait(), stop.wait(), asyncio.sleep(_STARTING))
+        await first(beginning, self._seat.lost.wait(), stop.wait(), asyncio.sleep(_STARTING))
         if beginning.cancelled():
             return False
         beginning.result()
@@ -122,12 +122,3 @@ class Replicas:
         elif (error := closing.exception()) is not None:
             log.error("a part of the bridge could not be closed", exc_info=error)
         self._seat.stand_by()
-
-
-async def _first(*waits: Awaitable[object]) -> None:
-    """Until one of them is done; the others end."""
-    tasks = [asyncio.ensure_future(one) for one in waits]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        await ended(*tasks)

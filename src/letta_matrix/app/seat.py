@@ -7,17 +7,13 @@ import time
 from dataclasses import replace
 
 import structlog
-from sqlalchemy import URL
 
 from letta_matrix import __version__
+from letta_matrix.access.database import url_of_database
+from letta_matrix.common.loopback import is_loopback
 from letta_matrix.common.vitals import Trouble
 from letta_matrix.config import Config
-from letta_matrix.store.database import (
-    HEAD,
-    Database,
-    StoreError,
-    database_url,
-)
+from letta_matrix.store.database import HEAD, Database, StoreError
 from letta_matrix.store.faults import LeaseLost, newer_schema
 from letta_matrix.store.fence import Fence
 from letta_matrix.store.leases import Lease, Leases, Replica
@@ -52,7 +48,7 @@ class Seat:
     def __init__(self, config: Config, *, migrates: bool = False) -> None:
         self._migrates = migrates
         self._seconds = config.replica.lease
-        self.database = Database(_url_of(config))
+        self.database = Database(url_of_database(config))
         self._leases = Leases(self.database)
         self._host = config.replica.address or _host_of(config)
         self._ports: dict[str, int] = dict(
@@ -166,6 +162,9 @@ class Seat:
         lease = beat.lease
         if self._failing is not None or lease is None or lease.holder != self.replica_id:
             self._lose()
+        elif self.epoch not in (0, lease.epoch):
+            # Another has acted meanwhile: what acts here is of an epoch that is over.
+            self._lose()
         elif wanted is not None and self.wants:
             self._renew(lease, asked_at)
 
@@ -201,11 +200,8 @@ class Seat:
 
     def _others(self) -> list[Replica]:
         """The replicas beside this one that are there."""
-        return [
-            one
-            for one in self.replicas
-            if one.replica_id != self.replica_id and one.seen < self._seconds
-        ]
+        others = (one for one in self.replicas if one.replica_id != self.replica_id)
+        return [one for one in others if one.state != SILENT]
 
     def _state_of(self, one: Replica) -> str:
         return SILENT if one.seen > self._seconds else one.state
@@ -233,16 +229,11 @@ class Seat:
         self._failing = error.trouble
 
 
-def _url_of(config: Config) -> URL:
-    settings = config.database
-    return database_url(settings.url, config.directory, config.database_password)
-
-
 def _host_of(config: Config) -> str:
     """Where other replicas reach this one, unless that is configured: on this machine where it
     listens for nobody else, by its name otherwise."""
-    loopback = all(host in ("127.0.0.1", "localhost", "::1") for host, _ in config.listens)
-    return "127.0.0.1" if loopback else socket.gethostname()
+    is_local = all(is_loopback(host) for host, _ in config.listens)
+    return "127.0.0.1" if is_local else socket.gethostname()
 
 
 def _now() -> float:

@@ -1,5 +1,6 @@
 """The database's tables, opened and closed together."""
 
+from letta_matrix.access.database import url_of_database
 from letta_matrix.common.changes import Changes
 from letta_matrix.common.vitals import Trouble
 from letta_matrix.config import Config
@@ -9,7 +10,7 @@ from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.approvals import ApprovalStore
 from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.conversations import ConversationStore
-from letta_matrix.store.database import Database, database_url
+from letta_matrix.store.database import Database
 from letta_matrix.store.fence import Fence
 from letta_matrix.store.inbox import Inbox
 from letta_matrix.store.meta import Meta
@@ -29,7 +30,7 @@ class Stores:
     there are replicas, nothing passes but what passes the `fence`."""
 
     def __init__(self, config: Config, clock: ServerClock, fence: Fence | None = None) -> None:
-        url = database_url(config.database.url, config.directory, config.database_password)
+        url = url_of_database(config)
         self.database = Database(url, fence)
         self.directory = AgentDirectory(self.database)
         self.conversations = ConversationStore(self.database)

@@ -4,16 +4,13 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 
-from sqlalchemy import select
-
+from letta_matrix.access.database import url_of_database
 from letta_matrix.cli.faults import BadInput, Failure
 from letta_matrix.common.program import starting, typed
 from letta_matrix.config import Config
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
-from letta_matrix.store.database import UNFINISHED, Database, StoreError, database_url, file_of
+from letta_matrix.store.database import Database, StoreError, file_of
 from letta_matrix.store.database_file import check_if_alone
-from letta_matrix.store.faults import half_copied
-from letta_matrix.store.schema import meta
 
 
 @asynccontextmanager
@@ -23,7 +20,7 @@ async def open_existing(config: Config) -> AsyncGenerator[Database]:
     Raises:
         Failure: it is not, or cannot be read.
     """
-    url = database_url(config.database.url, config.directory, config.database_password)
+    url = url_of_database(config)
     if (file := file_of(url)) is not None and not await asyncio.to_thread(file.is_file):
         raise Failure(
             f"no database at {file}; start the bridge once: by "
@@ -45,17 +42,6 @@ async def open_existing(config: Config) -> AsyncGenerator[Database]:
         raise Failure(str(error)) from None
     finally:
         await database.close()
-
-
-async def open_alone(database: Database) -> None:
-    """Take a database for this command, with the newest schema: no bridge has it open, nor can be
-    started on it before it is closed. Raises StoreError."""
-    # Several bridges may have one on a server open, and older ones know no newer schema.
-    await database.take(alone=True)
-    await database.make()
-    copied = select(meta.c.value).where(meta.c.key == UNFINISHED)
-    if await database.value(copied) is not None:
-        raise half_copied()
 
 
 async def load_agents(config: Config) -> list[Agent]:

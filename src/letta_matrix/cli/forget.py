@@ -54,14 +54,14 @@ async def _forget(
     config: "Config", refs: list[str], *, everything: bool, new_room: bool
 ) -> list[str]:
     """The names of the agents that it was. Raises BadInput, Failure."""
-    from letta_matrix.cli.database import called, open_alone, open_existing
+    from letta_matrix.cli.database import called, open_existing
     from letta_matrix.store.agents import AgentDirectory
     from letta_matrix.store.forgetting import forget_agents, forget_home
     from letta_matrix.store.meta import Meta
 
     async with open_existing(config) as database:
         # From here on no bridge can be started.
-        await open_alone(database)
+        await database.open(alone=True)
         directory = await AgentDirectory(database).load()
         known = directory.all()
         chosen = known if everything else [called(ref, known) for ref in refs]

@@ -113,19 +113,17 @@ class _Command:
 @asynccontextmanager
 async def _import(config: "Config", choices: dict[str, bool]) -> "AsyncGenerator[Importing]":
     """An import, while no bridge can be started. Raises StoreError."""
+    from letta_matrix.access.database import url_of_database
     from letta_matrix.access.route import homeserver_of
     from letta_matrix.agents.migration.importing import importing
-    from letta_matrix.cli.database import open_alone
     from letta_matrix.store.agents import AgentDirectory
-    from letta_matrix.store.database import Database, database_url
+    from letta_matrix.store.database import Database
     from letta_matrix.store.passwords import PasswordStore
 
-    database = Database(
-        database_url(config.database.url, config.directory, config.database_password)
-    )
+    database = Database(url_of_database(config))
     homeserver = homeserver_of(config)
     try:
-        await open_alone(database)
+        await database.open(alone=True)
         directory = await AgentDirectory(database).load()
         passwords = PasswordStore(database)
         async with importing(config, homeserver, directory, passwords, **choices) as work:

@@ -2,10 +2,10 @@
 
 from collections.abc import Awaitable, Callable
 
-Sure = Callable[[], Awaitable[object]]
-"""Returns once it is known that nobody else acts in our place; awaited right before what others
-notice and our database does not keep back. Whoever was asleep, and whose place was taken meanwhile,
-does not get past it."""
+Sure = Callable[[], Awaitable[float | None]]
+"""Returns once it is known that nobody else acts in our place: until when, by the event loop's
+clock, None for ever. Awaited right before what others notice and our database does not keep back.
+Whoever was asleep, and whose place was taken meanwhile, does not get past it."""
 
 
 async def alone() -> None:

@@ -42,6 +42,15 @@ async def unless(
         await ended(task)
 
 
+async def first(*waits: Awaitable[object]) -> None:
+    """Wait until one of them is done; the others end."""
+    tasks = [asyncio.ensure_future(one) for one in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await ended(*tasks)
+
+
 async def ended(*tasks: asyncio.Future[Any]) -> None:
     """End tasks, and wait until they have ended; what they raise is no more told."""
     for task in tasks:

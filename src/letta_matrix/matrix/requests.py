@@ -19,6 +19,7 @@ from yarl import URL
 from letta_matrix.common import clock
 from letta_matrix.common.backoff import Backoff
 from letta_matrix.common.measures import REQUEST_BOUNDS, Calls
+from letta_matrix.common.sureness import Sure, alone
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.answers import ForeignAnswer, Redirected, Shape
 from letta_matrix.matrix.api import TOO_MANY, Api, RateLimited, Request, request_error
@@ -44,9 +45,6 @@ _TIMEOUT = aiohttp.ClientTimeout(total=90, sock_connect=10)
 _READ_TIMEOUT = 30.0
 _READ_PAUSES = (0.5, 1.5)
 _UNAUTHORIZED = 401
-
-Sure = Callable[[], Awaitable[float]]
-"""Returns once it is sure that nobody else acts in our place: until when, by the loop's clock."""
 
 Recover = Callable[[], Awaitable[Mapping[str, Any] | None]]
 """Asks whether a request whose answer was lost took effect; its answer then, else None."""
@@ -116,7 +114,7 @@ class Requests:
     ) -> None:
         self.url = url
         self._other_token = earlier_token
-        self._sure = sure
+        self._sure = sure or alone
         self.pacer = pacer
         self.route = route or Route()
         self.writes = 0
@@ -308,7 +306,7 @@ class Requests:
     async def _sent(self, asked: Request) -> dict[str, Any]:
         if asked.method is Method.GET:
             return dict(await self._api.ask(asked))
-        deadline = None if self._sure is None else await self._sure()
+        deadline = await self._sure()
         self.writes += 1
         # The connection may be long in coming: what is not out by then is not to go out.
         async with asyncio.timeout_at(deadline):

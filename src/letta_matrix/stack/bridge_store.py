@@ -15,11 +15,10 @@ if TYPE_CHECKING:
 async def database_of(config: Config, trouble: str) -> AsyncGenerator["Database"]:
     """The database, which the bridge may have open meanwhile. Raises StackError, which begins by
     what is the `trouble`, where it cannot be used."""
-    from letta_matrix.store.database import Database, StoreError, database_url
+    from letta_matrix.access.database import url_of_database
+    from letta_matrix.store.database import Database, StoreError
 
-    database = Database(
-        database_url(config.database.url, config.directory, config.database_password)
-    )
+    database = Database(url_of_database(config))
     try:
         yield database
     except StoreError as error:

@@ -92,11 +92,6 @@ def _engine_of(url: URL) -> StoreEngine:
     return SqliteEngine(url)
 
 
-def is_shared(configured: str) -> bool:
-    """Whether several bridges may have the database of `database.url` open."""
-    return configured.startswith("postgres")
-
-
 class Database:
     """One database. Open it with `open()`, end with `close()`. Where there are replicas, nothing
     is written but what passes the `fence`, nor goes on before that is sure.
@@ -126,18 +121,22 @@ class Database:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="database")
         self.commits = Commits(self._thread, self._transaction)
 
-    async def open(self, *, migrates: bool = True) -> None:
-        """Take the database for this process, and create or migrate the schema (unless it
-        `migrates` not, and there is one).
+    async def open(self, *, migrates: bool = True, alone: bool = False) -> None:
+        """Take the database for this process, `alone` where several could have it, and create or
+        migrate the schema (unless it `migrates` not, and there is one).
 
         Raises:
             StoreError: the database cannot be used, or another process has it for itself.
         """
-        await self.take()
+        await self.take(alone=alone)
         if migrates or await self.revision() is None:
             await self.make()
-        if await self.value(_UNFINISHED) is not None:
+        if await self.copied_from() is not None:
             raise half_copied()
+
+    async def copied_from(self) -> object:
+        """What is still to be copied into it, None for nothing."""
+        return await self.value(_UNFINISHED)
 
     async def take(self, *, alone: bool = False) -> None:
         """Take the database as it is, `alone` where several could have it. Raises StoreError."""

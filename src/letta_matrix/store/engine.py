@@ -3,10 +3,18 @@
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.exc import DBAPIError
 
 from letta_matrix.store.faults import StoreUnavailable
+
+REVISION = text("SELECT version_num FROM alembic_version")
+"""The schema's, where there is one (Alembic)."""
+
+
+def revision_in(connection: Connection, is_kept: TextClause) -> str | None:
+    """The schema's revision, None where there is none yet: as the query `is_kept` tells."""
+    return connection.execute(REVISION).scalar() if connection.execute(is_kept).scalar() else None
 
 
 class StoreEngine(Protocol):

@@ -1,9 +1,8 @@
 """What keeps a replica from storing anything that another has taken over from."""
 
-from collections.abc import Awaitable, Callable
-
 from sqlalchemy import Connection, select
 
+from letta_matrix.common.sureness import Sure
 from letta_matrix.store.faults import LeaseLost
 from letta_matrix.store.schema import leases
 
@@ -15,7 +14,7 @@ class Fence:
     """What keeps out whoever held the lease before. `sure` returns once it is known to be held
     by `holder`: until when, by the event loop's clock. It raises LeaseLost once it is not."""
 
-    def __init__(self, holder: str, epoch: int, sure: Callable[[], Awaitable[float]]) -> None:
+    def __init__(self, holder: str, epoch: int, sure: Sure) -> None:
         # The holder, too: a database that went back in time gives an epoch again.
         mine = (leases.c.epoch == epoch) & (leases.c.holder == holder)
         mine &= leases.c.name == ACTIVE

@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, Update, delete, func, select, text, update
+from sqlalchemy import ColumnElement, Connection, Update, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 
 from letta_matrix.store.database import HEAD, Database
+from letta_matrix.store.engine import REVISION
 from letta_matrix.store.fence import ACTIVE
+from letta_matrix.store.rows import record_of, row_of
 from letta_matrix.store.schema import leases, replicas
 
-_SCHEMA = text("SELECT version_num FROM alembic_version")
 _FORGOTTEN = 3600.0
 """Seconds after which a replica that is not heard of is no more listed."""
 
@@ -59,7 +60,7 @@ class Leases:
 
         def work(db: Connection) -> Beat:
             _note(db, replica)
-            schema = str(db.execute(_SCHEMA).scalar())
+            schema = str(db.execute(REVISION).scalar())
             if seconds is not None and schema == HEAD:
                 _take(db, replica.replica_id, epoch, seconds)
             return Beat(_lease(db), schema)
@@ -80,17 +81,7 @@ class Leases:
         seen = (now() - replicas.c.seen_at).label("seen")
         heard = replicas.c.seen_at > now() - _FORGOTTEN
         query = select(replicas, seen).where(heard).order_by(replicas.c.replica_id)
-        return [
-            Replica(
-                row["replica_id"],
-                row["host"],
-                row["ports"],
-                row["version"],
-                row["state"],
-                float(row["seen"]),
-            )
-            for row in await self._database.rows(query)
-        ]
+        return await self._database.records(Replica, query)
 
 
 def now() -> ColumnElement[float]:
@@ -103,17 +94,11 @@ def _ended(holder: str) -> Update:
 
 
 def _note(db: Connection, replica: Replica) -> None:
-    values = {
-        "host": replica.host,
-        "ports": dict(replica.ports),
-        "version": replica.version,
-        "state": replica.state,
-        "seen_at": now(),
-    }
+    values = {**row_of(replica, "seen"), "seen_at": now()}
     here = replicas.c.replica_id == replica.replica_id
     if db.execute(update(replicas).where(here).values(**values)).rowcount:
         return
-    db.execute(replicas.insert().values(replica_id=replica.replica_id, **values))
+    db.execute(replicas.insert().values(**values))
     db.execute(delete(replicas).where(replicas.c.seen_at < now() - _FORGOTTEN))
 
 
@@ -124,9 +109,11 @@ def _take(db: Connection, holder: str, epoch: int, seconds: float) -> None:
     renewed = update(leases).where(named, mine, leases.c.epoch == epoch).values(until=until)
     if db.execute(renewed).rowcount:
         return
-    free = update(leases).where(named, mine | (leases.c.until < now()))
-    taken = free.values(holder=holder, epoch=leases.c.epoch + 1, until=until)
-    if db.execute(taken).rowcount:
+    free = named & (mine | (leases.c.until < now()))
+    # First: waiting for the holder's last transaction takes time, which is not to be of the lease.
+    if db.execute(select(leases.c.name).where(free).with_for_update()).scalar() is not None:
+        taken = update(leases).where(named)
+        db.execute(taken.values(holder=holder, epoch=leases.c.epoch + 1, until=until))
         return
     if db.execute(select(leases.c.name).where(named)).scalar() is not None:
         return
@@ -142,4 +129,4 @@ def _take(db: Connection, holder: str, epoch: int, seconds: float) -> None:
 def _lease(db: Connection) -> Lease | None:
     left = (leases.c.until - now()).label("left")
     row = db.execute(select(leases, left).where(leases.c.name == ACTIVE)).mappings().one_or_none()
-    return None if row is None else Lease(row["holder"], row["epoch"], float(row["left"]))
+    return None if row is None else record_of(Lease, row)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from sqlalchemy import URL, Connection, delete, select
+from sqlalchemy import URL, Connection, delete
 
 from letta_matrix.store.copying import Copied, clear, copy_rows, is_empty
 from letta_matrix.store.database import HEAD, UNFINISHED, Database, file_of
@@ -78,8 +78,7 @@ async def _check_free(database: Database, source: str) -> None:
     """Raises StoreError where there is something in it, but for a half copy of the same."""
     if await database.revision() != HEAD:
         raise StoreError("the database to copy into is not empty", "name an empty one")
-    copied = select(meta.c.value).where(meta.c.key == UNFINISHED)
-    if await database.value(copied) != source and not await database.read(is_empty):
+    if await database.copied_from() != source and not await database.read(is_empty):
         raise StoreError("the database to copy into is not empty", "name an empty one")
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine,
 from sqlalchemy.exc import DBAPIError
 
 from letta_matrix.store import postgres_faults as faults
+from letta_matrix.store.engine import revision_in
 from letta_matrix.store.faults import StoreUnavailable
 
 try:
@@ -31,7 +32,6 @@ _ABOUT = text(
     "current_setting('server_encoding') AS encoding, pg_is_in_recovery() AS follows"
 )
 _KEPT = text("SELECT to_regclass('alembic_version') IS NOT NULL")
-_REVISION = text("SELECT version_num FROM alembic_version")
 _FATE = text("SELECT pg_xact_status(CAST(:xid AS xid8))")
 _SIZES = text(
     "SELECT pg_database_size(current_database()) AS main, "
@@ -97,9 +97,7 @@ class PostgresEngine:
         return faults.fault_of(error.orig or error, self.place)
 
     def revision(self, connection: Connection) -> str | None:
-        return (
-            connection.execute(_REVISION).scalar() if connection.execute(_KEPT).scalar() else None
-        )
+        return revision_in(connection, _KEPT)
 
     def sizes(self) -> dict[str, int]:
         """Of the database as a whole, `main`, and of that the `indexes`."""

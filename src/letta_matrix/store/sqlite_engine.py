@@ -10,12 +10,12 @@ from sqlalchemy.exc import DBAPIError
 
 from letta_matrix.store.checkup import check
 from letta_matrix.store.database_file import DatabaseFile
+from letta_matrix.store.engine import revision_in
 from letta_matrix.store.faults import StoreUnavailable, fault_of
 
 _WRITES = "letta_matrix_writes"
 """The option of a connection whose transaction is to write."""
 _KEPT = text("SELECT count(*) FROM sqlite_master WHERE name = 'alembic_version'")
-_REVISION = text("SELECT version_num FROM alembic_version")
 
 
 class SqliteEngine:
@@ -58,9 +58,7 @@ class SqliteEngine:
         return fault_of(error, self._path)
 
     def revision(self, connection: Connection) -> str | None:
-        return (
-            connection.execute(_REVISION).scalar() if connection.execute(_KEPT).scalar() else None
-        )
+        return revision_in(connection, _KEPT)
 
     def sizes(self) -> dict[str, int]:
         """Of its files: `main`, and the `wal` (write-ahead log)."""

@@ -22,6 +22,7 @@ from tests.integration.bridge_world import Room, World, event_in
 from tests.integration.doors.doors_world import Gates, new_key
 from tests.integration.doors.rest import Rest, rest_as
 from tests.mcp_socket import INITIALIZE, RawClient
+from tests.nginx import AROUND
 from tests.servers import ServerProcess, free_port
 from tests.waiting import within
 
@@ -31,22 +32,6 @@ from letta_matrix.stack.supervisor import Command
 NGINX = shutil.which("nginx", path="/usr/local/sbin:/usr/sbin:/usr/local/bin:/usr/bin")
 PAGE = Path(__file__).parents[3] / "docs/how-to/proxies.md"
 API, MCP, BRIDGE = "letta.example.org", "mcp.example.org", "bridge.example.org"
-AROUND = """
-daemon off;
-master_process off;
-pid {folder}/pid;
-error_log stderr;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    {text}
-}}
-"""
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="Debian's nginx is not installed")
 

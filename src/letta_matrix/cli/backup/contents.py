@@ -7,12 +7,13 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
+from letta_matrix.access.database import url_of_database
 from letta_matrix.cli.backup.faults import BackupError
 from letta_matrix.common.json_fields import mapping, string_of
 from letta_matrix.config import Config, ConfigError
 from letta_matrix.config.sources import ENV_PREFIX, read_file
 from letta_matrix.stack.lock import LOCK
-from letta_matrix.store.database import database_url, file_of
+from letta_matrix.store.database import file_of
 
 CONFIG, REGISTRATION = "config.yaml", "registration.yaml"
 DATABASE = "letta-matrix.db"
@@ -43,8 +44,7 @@ class Source:
     @property
     def url(self) -> URL:
         """The bridge's database."""
-        settings, password = self.settings.database, self.settings.database_password
-        return database_url(settings.url, self.folder, password)
+        return url_of_database(self.settings)
 
     @property
     def database(self) -> Path | None:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import URL
 
+from letta_matrix.access.database import url_of_database
 from letta_matrix.access.route import homeserver_of
 from letta_matrix.common.connections.socket_table import listeners
 from letta_matrix.common.json_fields import as_list, string_of
@@ -21,7 +22,7 @@ from letta_matrix.config import Config
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.stack.lock import LOCK
 from letta_matrix.store.agents import Agent, AgentDirectory
-from letta_matrix.store.database import Database, database_url, file_of
+from letta_matrix.store.database import Database, file_of
 
 _ROOT = 0
 """The user who may listen for anybody, as containers' proxies do."""
@@ -62,8 +63,7 @@ class Subject:
 
     @property
     def database_url(self) -> URL:
-        settings, password = self.config.database, self.config.database_password
-        return database_url(settings.url, self.config.directory, password)
+        return url_of_database(self.config)
 
     @property
     def database_file(self) -> Path | None:
