@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import contextlib
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from letta_matrix.common.lock_files import lock
 from letta_matrix.common.log_files import keep_small
 from letta_matrix.runtimes.keeper.doors import LocalDoor
+from letta_matrix.runtimes.keeper.ends import IdleEnd, ended_by_signal
 from letta_matrix.runtimes.keeper.secret import secret_at
 from letta_matrix.runtimes.keeper.server import Keeper
 
@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     os.umask(0o177)
     if options.listen is not None:
+        # Its log would make every keeper beside a bridge larger.
         from letta_matrix.runtimes.keeper.service import listen
 
         return listen(options)
@@ -68,14 +69,6 @@ async def _run(socket: Path, idle: float, buffer: int) -> None:
     await keep(socket, idle, buffer, ended_by_signal())
 
 
-def ended_by_signal() -> asyncio.Event:
-    """What is set when somebody wants this process to end."""
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
-    return ended
-
-
 async def keep(socket: Path, idle: float, buffer: int, ended: asyncio.Event) -> None:
     """Serve the socket until `ended` is set; `idle` seconds without a bridge set it too."""
     keeper = Keeper(buffer, IdleEnd(idle, ended).changed, ended.set)
@@ -91,25 +84,6 @@ async def keep(socket: Path, idle: float, buffer: int, ended: asyncio.Event) -> 
         server.close()
         await door.close()
         await keeper.close()
-
-
-class IdleEnd:
-    """Sets `ended` after `seconds` without a bridge; None: never."""
-
-    def __init__(self, seconds: float | None, ended: asyncio.Event) -> None:
-        self._seconds = seconds
-        self._ended = ended
-        self._timer: asyncio.TimerHandle | None = None
-        self.changed(True)
-
-    def changed(self, alone: bool) -> None:
-        """A bridge has come, or left the keeper `alone`."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if alone and self._seconds is not None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._seconds, self._ended.set)
 
 
 def _complain(trouble: str) -> None:

@@ -1,0 +1,31 @@
+"""What ends a keeper: a signal, or nobody to keep anything for."""
+
+import asyncio
+import signal
+
+
+def ended_by_signal() -> asyncio.Event:
+    """What is set when somebody wants this process to end."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    return ended
+
+
+class IdleEnd:
+    """Sets `ended` after `seconds` without a bridge; None: never."""
+
+    def __init__(self, seconds: float | None, ended: asyncio.Event) -> None:
+        self._seconds = seconds
+        self._ended = ended
+        self._timer: asyncio.TimerHandle | None = None
+        self.changed(True)
+
+    def changed(self, alone: bool) -> None:
+        """A bridge has come, or left the keeper `alone`."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if alone and self._seconds is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._seconds, self._ended.set)
