@@ -436,3 +436,11 @@ async def test_an_image_arrives_or_is_reported_dropped(place: Place) -> None:
 async def prompt_nobody(runtime: AgentRuntime) -> None:
     conversation_id = await runtime.create_conversation(NOBODY, "a room")
     await Turn(TurnRequest(NOBODY, conversation_id, "$1:localhost", "hello")).run(runtime)
+
+
+async def test_who_has_never_run_is_listed_so(place: Place) -> None:
+    runtime = await place.open()
+    need(runtime, "speech")
+    newborn = await place.another_agent()
+    listed = {agent.agent_id: agent.last_run for agent in await runtime.list_agents()}
+    assert listed[newborn] == ""

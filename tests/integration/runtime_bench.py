@@ -206,6 +206,7 @@ class Client:
     frames: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    _prompts: dict[int, str] = field(default_factory=dict[int, str])
 
     async def __aenter__(self) -> Self:
         session = await self._stack.enter_async_context(aiohttp.ClientSession())
@@ -234,22 +235,36 @@ class Client:
     async def begin(
         self, text: str, conversation_id: str = "", **fields: object
     ) -> tuple[dict[str, str], int]:
-        """Begin a turn: where, and from which frame on it shows."""
+        """Begin a turn: where, and from which frame on it shows. What another client did there just
+        before may be in the midst of its end: it is taken up after that."""
         scope = await self.start(conversation_id or self.bench.conversation_id, **fields)
-        mark = len(self.frames)
-        message = {"role": "user", "content": text, "client_message_id": secrets.token_hex(8)}
+        mark, own = len(self.frames), secrets.token_hex(8)
+        message = {"role": "user", "content": text, "client_message_id": own}
         payload = {"kind": "create_message", "messages": [message]}
-        assert (await self.ask("input", runtime=scope, payload=payload))["accepted"]
+
+        async def is_taken() -> bool:
+            return (await self.ask("input", runtime=scope, payload=payload))["accepted"]
+
+        await eventually(is_taken, what="the input is taken")
+        self._prompts[mark] = own
         return scope, mark
 
     async def end(self, scope: dict[str, str], mark: int) -> str:
-        """Wait for the turn's end; what was said in it."""
+        """Wait for the end of the turn that was begun there, or else of the next one; what was
+        said in it."""
+        own = self._prompts.get(mark)
 
         def ended(frame: dict[str, Any]) -> bool:
-            return frame["type"] == "turn_finished" and frame["runtime"] == scope
+            over = frame["type"] == "turn_finished" and frame["runtime"] == scope
+            return over and (own is None or frame.get("run_id") in self._runs_of(own))
 
         await self.until(mark, ended)
         return self.said(mark)
+
+    def _runs_of(self, prompt: str) -> set[str]:
+        told = [frame["loop_status"] for frame in self.frames if "loop_status" in frame]
+        runs = [one.get("client_message_ids_by_run_id", {}).items() for one in told]
+        return {run for some in runs for run, prompts in some if prompt in prompts}
 
     def said(self, mark: int) -> str:
         """What agents have said since `mark`."""

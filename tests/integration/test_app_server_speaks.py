@@ -45,25 +45,21 @@ async def test_what_others_prompt_is_told_once_and_what_we_do_never(bench: Bench
     assert (await heard(bench, cursor))[0] == ["echo: hello", "echo: there"]
 
 
-async def test_a_turn_is_told_when_it_is_whole(
-    bench: Bench, stub_model: StubModel, clock: Clock
-) -> None:
+async def test_a_turn_is_told_when_it_is_whole(bench: Bench, stub_model: StubModel) -> None:
     _, cursor = await heard(bench, None)
     prompt = f"steps:5 {secrets.token_hex(4)}"
     async with Client(bench) as other:
         scope, mark = await other.begin(prompt)
         await eventually(lambda: other.said(mark))
-        seen = await last_run(bench, clock)
-        texts, cursor = await heard(bench, cursor)
-        assert texts == []
+        said = await bench.runtime.said_since(bench.agent_id, cursor)
+        assert said.more
+        assert not said.speeches
         stub_model.steps.finish(prompt)
         await other.end(scope, mark)
-    assert await last_run(bench, clock) != seen
-    texts, cursor = await heard(bench, cursor)
-    assert [text.strip() for text in texts] == [words(5)]
-    settled = await last_run(bench, clock)
-    assert (await heard(bench, cursor))[0] == []
-    assert await last_run(bench, clock) == settled
+    said = await bench.runtime.said_since(bench.agent_id, said.cursor)
+    assert [speech.text.strip() for speech in said.speeches] == [words(5)]
+    assert not said.more
+    assert (await heard(bench, said.cursor))[0] == []
 
 
 async def test_the_default_conversation_and_the_openai_api_are_heard(

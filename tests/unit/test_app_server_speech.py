@@ -139,15 +139,15 @@ async def test_many_changed_conversations_are_told_in_several_looks(
     cursor, texts, looks = str(Place(at(0))), list[str](), 0
     while True:
         server.asked.clear()
-        said, more = await reader.said_since("a1", cursor)
+        said = await reader.said_since("a1", cursor)
         assert len(server.asked) <= 10
         texts += [speech.text for speech in said.speeches]
         cursor, looks = said.cursor, looks + 1
-        if not more:
+        if not said.more:
             break
     assert texts == [f"text {n}" for n in range(10)]
     assert looks == 4
-    assert not (await reader.said_since("a1", cursor))[0].speeches
+    assert not (await reader.said_since("a1", cursor)).speeches
 
 
 async def test_the_last_run_changes_with_any_conversation() -> None:
@@ -159,11 +159,31 @@ async def test_the_last_run_changes_with_any_conversation() -> None:
     assert activity.last_run(agent) == first
     server.talks["c2"] = [prompt(2)]
     await activity.look()
-    second = activity.last_run(agent)
-    assert second != first
-    activity.unsettled("a1")
-    assert activity.last_run(agent) not in (first, second)
+    assert activity.last_run(agent) != first
     assert activity.last_run({"id": "a2", "last_run_completion": at(9)}).startswith(at(9))
+
+
+async def test_who_has_never_run_is_known_where_all_conversations_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = Server({"c1": [prompt(1)]})
+    newborn: Json = {"id": "a2", "last_run_completion": at(1), "message_ids": []}
+
+    async def looked() -> Activity:
+        activity = Activity(connection_of(server))
+        await activity.look()
+        return activity
+
+    activity = await looked()
+    assert activity.last_run(newborn) == ""
+    assert activity.last_run({**newborn, "id": "a1"}) != ""
+    assert activity.last_run({**newborn, "message_ids": ["m1"]}) != ""
+    # Who ran long ago may stand behind the pages that were read, or in none.
+    for name in ("FIRST_PAGE", "MAX_PAGES"):
+        monkeypatch.setattr(f"letta_matrix.runtimes.app_server.activity.{name}", 1)
+    assert (await looked()).last_run(newborn) != ""
+    server.refuses = True
+    assert (await looked()).last_run(newborn) != ""
 
 
 async def test_a_listing_that_broke_off_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,6 +195,23 @@ async def test_however_much_an_agent_says_one_look_tells_it_all(
     assert (await runtime.said_since(agent_id, said.cursor)).speeches == []
 
 
+async def test_what_one_look_does_not_reach_the_next_one_does(
+    server: FakeLettaApi, runtime: LettaApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("speech.MAX_PAGES", "speech.PAGE", "client.PAGE"):
+        monkeypatch.setattr(f"letta_matrix.runtimes.letta_api.{name}", 1)
+    agent_id = server.add_agent("Alpha")
+    cursor = (await runtime.said_since(agent_id, None)).cursor
+    for text in ("one", "two"):
+        await heard(server, agent_id, text)
+    looks: list[tuple[list[str], bool]] = []
+    for _ in range(3):
+        said = await runtime.said_since(agent_id, cursor)
+        looks.append(([speech.text for speech in said.speeches], said.more))
+        cursor = said.cursor
+    assert looks == [(["echo: one"], True), (["echo: two"], True), ([], False)]
+
+
 async def test_replies_to_matrix_are_no_speech(server: FakeLettaApi, runtime: LettaApi) -> None:
     agent_id = server.add_agent("Alpha")
     cursor = (await runtime.said_since(agent_id, None)).cursor

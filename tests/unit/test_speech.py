@@ -143,6 +143,23 @@ async def test_how_far_it_was_told_survives_a_restart(
     assert told(fake) == ["Before.", "While you were away."]
 
 
+async def test_who_had_not_said_all_is_heard_after_a_restart(
+    listener: Listener, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def still_speaks(_: str, cursor: str | None) -> Said:
+        return Said((), cursor or "", more=True)
+
+    runtime = listener.stage.runtime
+    await listener.heard()
+    runtime.say("agent-1", "Whole at last.")
+    with monkeypatch.context() as patched:
+        patched.setattr(runtime, "said_since", still_speaks)
+        await listener.heard()
+    await listener.again()
+    await listener.heard()
+    assert told(fake) == ["Whole at last."]
+
+
 async def test_what_could_not_be_sent_before_a_crash_is_sent_after_it(
     listener: Listener, fake: FakeHomeserver
 ) -> None:
@@ -280,6 +297,21 @@ async def test_an_agent_whose_room_is_still_made_is_told_of_later(
     await directory.change(["agent-3"], lambda one: replace(one, room_id="!3:test"))
     await listener.heard()
     assert told(fake, "!3:test") == ["I am new."]
+
+
+async def test_what_a_found_agent_says_before_it_has_a_room_is_told(
+    listener: Listener, fake: FakeHomeserver
+) -> None:
+    stage, directory = listener.stage, listener.stage.stores.directory
+    await stage.add(3)
+    await directory.change(["agent-3"], lambda one: replace(one, room_id=None))
+    stage.runtime.say("agent-3", "Long ago.")
+    await listener.heard()
+    stage.runtime.say("agent-3", "Before there was a room.")
+    await listener.heard()
+    await directory.change(["agent-3"], lambda one: replace(one, room_id="!3:test"))
+    await listener.heard()
+    assert told(fake, "!3:test") == ["Before there was a room."]
 
 
 async def test_a_removed_agent_says_nothing(listener: Listener, fake: FakeHomeserver) -> None:

@@ -87,18 +87,23 @@ class SpeechWatch:
 
     async def _look(self, agent_id: str, last_run: str) -> None:
         self._looked[agent_id] = clock.now()
-        agent = self._directory.get(agent_id)
-        if agent is None or agent.status is AgentStatus.REMOVED or agent.room_id is None:
-            # Its room is still being made: the next listing brings it up again.
+        agent, known = self._directory.get(agent_id), self._store.get(agent_id)
+        if agent is None or agent.status is AgentStatus.REMOVED:
             return
-        known = self._store.get(agent_id)
+        # At first sight it is only noted where its speech stands, which takes no room.
+        room_id = agent.room_id if known else ""
+        if room_id is None:
+            # It is still being made: the next listing brings it up again.
+            return
         try:
             said = await self._runtime.said_since(agent_id, known[1] if known else None)
         except RuntimeFault as error:
             log.debug("speech cannot be read", agent=agent_id, reason=str(error))
             return
-        told = [await self._tell(agent, agent.room_id, speech) for speech in said.speeches]
-        new = await self._store.advance(agent_id, last_run, said.cursor, told)
+        told = [await self._tell(agent, room_id, speech) for speech in said.speeches]
+        # Who has not said all yet is looked at again, also by the next process.
+        seen = "" if said.more else last_run
+        new = await self._store.advance(agent_id, seen, said.cursor, told)
         if new:
             log.info("agent spoke unasked", agent=agent_id, messages=len(new))
             self._start(new)

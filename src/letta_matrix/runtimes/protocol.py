@@ -27,8 +27,8 @@ It may be called several times in a turn; the newest state counts."""
 class AgentInfo:
     """An agent as a listing shows it.
 
-    `last_run` is a text that changes whenever the agent has run, "" where the runtime does
-    not tell.
+    `last_run` is a text that changes whenever the agent has run, "" if it never has, or where the
+    runtime does not tell.
     """
 
     agent_id: str

@@ -15,7 +15,9 @@ class Speech:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What an agent said since a cursor, oldest first, and the cursor to go on from."""
+    """What an agent said since a cursor, oldest first, the cursor to go on from, and whether there
+    may be more behind it, of which no `last_run` tells."""
 
     speeches: Sequence[Speech]
     cursor: str
+    more: bool = False

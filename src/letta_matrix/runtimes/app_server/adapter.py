@@ -213,10 +213,7 @@ class AppServer(AgentRuntime):
             raise RuntimeRefused(f"the App Server did not take the approval: {reason}")
 
     async def said_since(self, agent_id: str, cursor: str | None) -> Said:
-        said, more = await self._speech.said_since(agent_id, cursor)
-        if more:
-            self._activity.unsettled(agent_id)
-        return said
+        return await self._speech.said_since(agent_id, cursor)
 
     async def finish_turn(self, request: TurnRequest) -> None:
         self._trails.pop(request, None)

@@ -74,9 +74,9 @@ class SpeechReader:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def said_since(self, agent_id: str, cursor: str | None) -> tuple[Said, bool]:
-        """See `AgentRuntime.said_since`; and whether there will be more though no listing
-        tells so, because a turn runs or conversations wait to be read.
+    async def said_since(self, agent_id: str, cursor: str | None) -> Said:
+        """See `AgentRuntime.said_since`; there is more while a turn runs or conversations wait to
+        be read.
 
         Raises:
             RuntimeUnavailable, RuntimeRefused: as `Connection.call`.
@@ -85,7 +85,7 @@ class SpeechReader:
         changed = await self._changed(agent_id, place.at if place else None)
         now = max(changed.values(), default=place.at if place else "")
         if place is None:
-            return Said((), str(Place(now))), False
+            return Said((), str(Place(now)))
         now = max(now, place.at)
         last = {**dict.fromkeys(place.behind, ""), **changed}
         waiting = sorted(last, key=last.__getitem__)
@@ -97,7 +97,7 @@ class SpeechReader:
                 if reached is not None:
                     behind[talk] = reached
         speeches = [heard[key] for key in sorted(heard)]
-        return Said(speeches, str(Place(now, behind))), bool(behind)
+        return Said(speeches, str(Place(now, behind)), more=bool(behind))
 
     async def _changed(self, agent_id: str, since: str | None) -> dict[str, str]:
         """Conversations with a message newer than `since`, by the time of their last one.

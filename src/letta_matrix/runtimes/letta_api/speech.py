@@ -16,7 +16,7 @@ from letta_matrix.common.json_fields import (
 )
 from letta_matrix.runtimes.faults import RuntimeRefused, RuntimeUnavailable
 from letta_matrix.runtimes.letta_api.history import ANSWER, PROMPTS
-from letta_matrix.runtimes.letta_api.pages import pages
+from letta_matrix.runtimes.letta_api.pages import PAGE, pages
 from letta_matrix.runtimes.letta_api.reader import ENDED
 from letta_matrix.runtimes.speech import Said, Speech
 
@@ -71,7 +71,7 @@ async def said_since(client: "Client", agent_id: str, cursor: str | None, ours: 
     for run in runs:
         if run.get("status") == "completed" and id_of(run) not in ours:
             speeches += await _speeches(client, run)
-    return Said(speeches, place.dump())
+    return Said(speeches, place.dump(), more=len(later) >= MAX_PAGES * PAGE)
 
 
 async def _runs_after(client: "Client", agent_id: str, newest: str) -> list[Json]:
