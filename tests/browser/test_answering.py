@@ -1,6 +1,8 @@
 """Questions of agents, the tools they use, and stopping them; the agents are played by the test."""
 
-from playwright.async_api import Locator, expect
+import asyncio
+
+from playwright.async_api import Locator, Request, Route, expect
 from tests.browser.chat_page import ChatPage, OpenPage, opened
 from tests.browser.furniture import AgentRoom
 from tests.browser.matrix_user import Json
@@ -49,15 +51,59 @@ async def test_an_answer_is_sent_once_and_can_be_taken_back(
     allow = question.get_by_role("button", name="Allow")
     await expect(allow).to_have_attribute("aria-pressed", "false")
     await expect(question.get_by_role("button", name="Always allow")).to_have_count(0)
-    # As long as the page has no answer to the first tap it takes a further one for the same.
-    async with allow.page.expect_response(lambda answer: "/send/m.reaction/" in answer.url) as sent:
-        await allow.dblclick()
-    await (await sent.value).finished()
+    made: list[str] = []
+    held = asyncio.Event()
+
+    def note(request: Request) -> None:
+        made.extend(kind for kind in ("/send/m.reaction/", "/redact/") if kind in request.url)
+
+    async def hold(route: Route) -> None:
+        await held.wait()
+        await route.continue_()
+
+    await chat.page.route("**/send/m.reaction/**", hold)
+    await allow.click()
+    await allow.click()
+    held.set()
     await expect(allow).to_have_attribute("aria-pressed", "true")
     await reacted(room, "✅")
+    await chat.page.unroute("**/send/m.reaction/**")
+    chat.page.on("request", note)
     await allow.click()
     await expect(allow).to_have_attribute("aria-pressed", "false")
     await reacted(room)
+    # A double click is one, however soon the homeserver has answered to the first half of it.
+    await allow.hover()
+    for half in (1, 2):
+        await chat.page.mouse.down(click_count=half)
+        await chat.page.mouse.up(click_count=half)
+        await expect(allow).to_have_attribute("aria-pressed", "true")
+    await reacted(room, "✅")
+    assert made == ["/redact/", "/send/m.reaction/"]
+
+
+async def test_what_a_sync_has_shown_can_be_taken_back_before_the_answer_came(
+    open_page: OpenPage, room: AgentRoom
+) -> None:
+    chat = await opened(open_page, room)
+    allow = chat.message(await ask(room)).get_by_role("button", name="Allow")
+    late = asyncio.Event()
+
+    async def delay(route: Route) -> None:
+        answer = await route.fetch()
+        await late.wait()
+        await route.fulfill(response=answer)
+
+    await chat.page.route("**/send/m.reaction/**", delay)
+    await allow.click()
+    await expect(allow).to_have_attribute("aria-pressed", "true")
+    await allow.click()
+    await expect(allow).to_have_attribute("aria-pressed", "false")
+    await reacted(room)
+    async with chat.page.expect_response("**/send/m.reaction/**") as sent:
+        late.set()
+    await (await sent.value).finished()
+    await expect(allow).to_have_attribute("aria-pressed", "false")
 
 
 async def test_a_settled_question_stays_settled(open_page: OpenPage, room: AgentRoom) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +67,18 @@ async def test_what_a_bridge_does_arrives_there(
 ) -> None:
     await ann.send(room.room_id, "hello")
     assert await ann.answers(room, 1) == ["echo: hello"]
-    answered = 'letta_matrix_turns_total{outcome="answered",job="letta-matrix"}'
-    await eventually(lambda: prometheus.value(answered))
+
+    def turns_at(stage: str) -> Awaitable[float]:
+        return prometheus.value(f'letta_matrix_turn_stage_seconds_count{{stage="{stage}"}}')
+
+    # The last: what was counted before came with it, or earlier.
+    await eventually(lambda: turns_at("final"))
     await eventually(lambda: prometheus.value('up{job="letta-matrix"}'), (1.0).__eq__)
     assert await prometheus.value("letta_matrix_ready") == 1
-    for stage in ("admitted", "asked", "first_text", "final"):
-        name = f'letta_matrix_turn_stage_seconds_count{{stage="{stage}"}}'
-        assert await prometheus.value(name) >= 1
+    answered = 'letta_matrix_turns_total{outcome="answered",job="letta-matrix"}'
+    assert await prometheus.value(answered) >= 1
+    for stage in ("admitted", "asked", "first_text"):
+        assert await turns_at(stage) >= 1
     checks = {one["name"] for one in (await world.health())["checks"]}
     shown = (await prometheus.asked("query", query="letta_matrix_check_state"))["result"]
     assert {one["metric"]["check"] for one in shown} == checks

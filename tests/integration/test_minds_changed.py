@@ -8,6 +8,7 @@ from urllib.parse import quote
 import pytest
 from tests.integration.bridge_world import Json, Person, Room, World, new_agent
 from tests.scripts import DONE, held, obey
+from tests.waiting import eventually
 
 from letta_matrix.conversations import notices
 from letta_matrix.matrix.content import CURSOR
@@ -94,7 +95,10 @@ async def test_waiting_questions_are_corrected_and_withdrawn(
     wrong, secret = await ann.send(room.room_id, "delete A"), await ann.send(room.room_id, "secret")
     await edit(ann, room.room_id, wrong, "delete B")
     await redact(ann, room.room_id, secret)
-    await ann.send(room.room_id, "last")
+    last = await ann.send(room.room_id, "last")
+    # Sent is not arrived: what the agent was asked before its correction came stays asked.
+    unfinished = world.bridge.app.dispatcher.queues.unfinished
+    await eventually(lambda: any(turn.event_id == last for turn in unfinished()))
     released.set()
     answers = await ann.answers(room, 3)
     assert answers[1:] == ["echo: delete B", "echo: last"]

@@ -19,8 +19,9 @@ export class Corrections {
     const edit = editContent(item, content);
     const { event_id: id } = await this.api.send(room.id, "m.room.message", newTransactionId(), edit);
     const event = { event_id: id, type: "m.room.message", sender: room.ownUserId, content: edit };
-    // Shown before the next sync brings it.
-    room.timeline.relations.take({ ...event, origin_server_ts: Date.now() });
+    // Shown before the next sync brings it and its time: by the homeserver's clock, which is not
+    // this machine's, it comes after what it changes and before whatever is said later.
+    room.timeline.relations.take({ ...event, origin_server_ts: item.revisedAt + 1 });
     this.rooms.changed([room.id]);
   }
 

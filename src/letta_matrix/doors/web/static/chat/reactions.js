@@ -1,4 +1,4 @@
-/** Our own reactions: sent once, taken back once, however often one clicks. */
+/** Our own reactions: sent once, taken back once, however often one clicks before that is seen. */
 
 import { MatrixError, newTransactionId } from "./api.js";
 
@@ -20,7 +20,7 @@ export class Reactions {
   /** Adds our reaction, or takes it back. @param {Room} room @param {string} eventId @param {string} key */
   async toggle(room, eventId, key) {
     const own = ownReaction(room, eventId, key);
-    await this.#once(room, eventId, key, () => {
+    await this.#once(room, eventId, key, own, () => {
       return own ? this.#redact(room, own) : this.#send(room, eventId, key);
     });
   }
@@ -28,12 +28,17 @@ export class Reactions {
   /** Adds our reaction unless it is there. @param {Room} room @param {string} eventId @param {string} key */
   async add(room, eventId, key) {
     if (ownReaction(room, eventId, key)) return;
-    await this.#once(room, eventId, key, () => this.#send(room, eventId, key));
+    await this.#once(room, eventId, key, null, () => this.#send(room, eventId, key));
   }
 
-  /** @param {Room} room @param {string} eventId @param {string} key @param {() => Promise<void>} act */
-  async #once(room, eventId, key, act) {
-    const name = JSON.stringify([room.id, eventId, key]);
+  /**
+   * @param {Room} room @param {string} eventId @param {string} key
+   * @param {string|null} own the reaction as it is shown: a click means to change that
+   * @param {() => Promise<void>} act
+   */
+  async #once(room, eventId, key, own, act) {
+    // A sync can bring what was sent before its answer comes: then it may be taken back.
+    const name = JSON.stringify([room.id, eventId, key, own]);
     if (this.#running.has(name)) return;
     this.#running.add(name);
     try {

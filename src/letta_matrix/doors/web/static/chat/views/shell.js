@@ -191,7 +191,7 @@ export class Shell {
     this.conversation.composer.focus();
   }
 
-  /** Everything one can press inside messages. @param {Event} event */
+  /** Everything one can press inside messages. @param {MouseEvent} event */
   #onClick(event) {
     const target = /** @type {HTMLElement} */ (event.target);
     const on = (/** @type {string} */ selector) => /** @type {HTMLElement|null} */ (target.closest(selector));
@@ -206,7 +206,8 @@ export class Shell {
     else if (pressed.matches(".spoiler")) pressed.toggleAttribute("data-revealed");
     else if (pressed.matches(".add-reaction")) this.picker.toggle(pressed);
     else if (pressed.matches(".more")) this.#openMenu(article);
-    else if (pressed.dataset.reaction) this.#react(article.dataset.id ?? "", pressed.dataset.reaction);
+    // A double click answers once: the second of it takes nothing back.
+    else if (pressed.dataset.reaction && event.detail < 2) this.#react(article.dataset.id ?? "", pressed.dataset.reaction);
     else if (pressed.matches(".quote")) this.conversation.reveal(pressed.dataset.target ?? "");
     else if (pressed.matches(".retry")) this.account.outbox.retry(room.id, pressed.dataset.txn ?? "");
     else if (pressed.matches(".discard")) this.account.outbox.discard(room.id, pressed.dataset.txn ?? "");
