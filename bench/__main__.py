@@ -67,7 +67,7 @@ def _remove(directory: Path) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a smoke run of about three minutes")
+    parser.add_argument("--quick", action="store_true", help="a smoke run of some minutes")
     parser.add_argument("--only", choices=tuple(PARTS), help="one part of the run")
     parser.add_argument("--keep", action="store_true", help="leave the servers' files for a look")
     parser.add_argument("--first-port", type=int, default=FIRST_PORT, metavar="N")

@@ -12,7 +12,7 @@ from bench import approvals, outages, threads, turns
 from bench.bare_agents import floor_room
 from bench.echoes import TOGETHER
 from bench.figures import at_most
-from bench.letta import TimedModel, connect
+from bench.letta import Letta, TimedModel, connect
 from bench.progress import say
 from bench.scene import Scene
 from bench.turns import Stage
@@ -41,6 +41,21 @@ async def measure(scene: Scene) -> None:
             await scene.attempt(what, measuring(stage))
 
 
+async def serving(
+    scene: Scene, stack: AsyncExitStack, name: str
+) -> tuple[TimedModel, LettaServer, Letta]:
+    """A new App Server on a stub model, as long as the stack is open."""
+    say("starting the App Server")
+    model = await stack.enter_async_context(TimedModel())
+    process = AppServerProcess(scene.directory / name, scene.ports.take())
+    server = LettaServer(process, scene.http)
+    stack.callback(server.stop)
+    await server.start(model.url)
+    letta = await connect(server, scene.http)
+    stack.push_async_callback(letta.close)
+    return model, server, letta
+
+
 async def _schemas(stage: Stage) -> None:
     offered: list[Any] = [tool["function"] for tool in stage.model.requests[-1].body["tools"]]
     ours = [one for one in offered if _OURS.match(one["name"])]
@@ -55,15 +70,8 @@ async def _memory(stage: Stage) -> None:
 
 
 async def _set_up(scene: Scene, stack: AsyncExitStack) -> Stage:
-    say("starting the App Server")
     await floor_room(scene)
-    model = await stack.enter_async_context(TimedModel())
-    process = AppServerProcess(scene.directory / "app-server", scene.ports.take())
-    server = LettaServer(process, scene.http)
-    stack.callback(server.stop)
-    await server.start(model.url)
-    letta = await connect(server, scene.http)
-    stack.push_async_callback(letta.close)
+    model, server, letta = await serving(scene, stack, "app-server")
     agents = [await letta.create_agent(f"Ada {number}") for number in range(_AGENTS)]
     bridge = scene.bridge("app-server-bridge")
     bridge.configure({"type": "app_server", "url": server.url})

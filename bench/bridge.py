@@ -13,12 +13,12 @@ from typing import Any, Protocol, cast
 import aiohttp
 import psutil
 import yaml
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
 from tests.servers import ServerProcess
 
 from bench.ports import Ports
 from bench.program import ROOT, answers
-from letta_matrix.access.principal import TOOL_SCOPES
+from letta_matrix.access.principal import TOOL_SCOPES, Scope
 from letta_matrix.access.secrets import issue
 from letta_matrix.stack.files import write_private
 from letta_matrix.stack.keeper import KeeperProcess
@@ -111,13 +111,7 @@ class Bridge:
 
     async def make_token(self, agent_id: str) -> str:
         """A token that acts as an agent and is not limited otherwise."""
-        database = Database(make_url(f"sqlite+pysqlite:///{self.database}"))
-        token, stored = issue(agent_id=agent_id, scopes=TOOL_SCOPES)
-        try:
-            await TokenStore(database).add(stored)
-        finally:
-            await database.close()
-        return token
+        return await make_token(make_url(f"sqlite+pysqlite:///{self.database}"), agent_id)
 
     async def start(self) -> None:
         """Start the process; returns when it listens."""
@@ -181,3 +175,14 @@ class Bridge:
 
     def _url(self, path: str) -> str:
         return f"http://127.0.0.1:{self._api_port}{path}"
+
+
+async def make_token(url: URL, agent_id: str = "", scopes: frozenset[Scope] = TOOL_SCOPES) -> str:
+    """A token of the bridge that has this database; without an agent it acts as the bot."""
+    database = Database(url)
+    token, stored = issue(agent_id=agent_id, scopes=scopes)
+    try:
+        await TokenStore(database).add(stored)
+    finally:
+        await database.close()
+    return token

@@ -1,16 +1,25 @@
-"""A homeserver that answers at once, for what the bridge alone can do.
+"""A homeserver that answers at once, for what bridges alone can do.
 
-Runs as `python -m bench.instant_homeserver SETTINGS.json`. `POST /load {"turns": N}` lets a person
-write in the rooms of all agents, in each anew as soon as the agent has answered, until N answers
-are there, and tells the seconds it took. Events reach the bridge as from Synapse: one transaction
-at a time, with up to 100 of what has come meanwhile.
+Runs as `python -m bench.instant_homeserver SETTINGS.json`. Events reach the bridge as from Synapse:
+one transaction at a time, with up to 100 of what has come meanwhile; several replicas get them by
+turns. What a person does is told by POST:
+
+    /load {"turns": N}     writes in the rooms of all agents, in each anew as soon as the agent has
+                           answered, until N answers are there; tells the seconds it took
+    /queue {"turns": N}    writes N messages, room by room in turns; tells the seconds until all of
+                           them are taken. The first in each keeps its agent until the next
+    /release               tells `heads`, the seconds until each room's second answer, the `seconds`
+                           until all are there, and whether each came once, in order
+    /rooms {ROOM: USER}    believes that there are these rooms, with the bot and their users
 """
 
 import asyncio
+import itertools
 import json
 import re
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +30,8 @@ from tests.fake_homeserver import FakeHomeserver
 
 from letta_matrix.matrix.identifiers import is_ours
 
-_FREQUENT = re.compile(r"/rooms/([^/]+)/(?:send/(m\.room\.message)|receipt|typing)")
+_FREQUENT = re.compile(r"/rooms/([^/]+)/(?:send/(m\.room\.message)/([^/?]+)|receipt|typing)")
+_NUMBER = re.compile(r"message (\d+)")
 _MOST = 100
 """Events of a transaction."""
 
@@ -32,34 +42,42 @@ class InstantHomeserver(FakeHomeserver):
     def __init__(self, settings: dict[str, Any]) -> None:
         super().__init__()
         self.port = int(settings["port"])
-        self._bridge = str(settings["bridge"])
+        self._bridges = itertools.cycle([str(bridge) for bridge in settings["bridges"]])
         self._hs_token = str(settings["hs_token"])
         self._person = str(settings["person"])
         self._bot = str(settings["bot"])
         self._numbers_sent = iter(range(1, 2**62))
         self._waiting: list[dict[str, Any]] = []
-        self._came = asyncio.Event()
+        self._came, self._taken = asyncio.Event(), asyncio.Event()
         self._open = 0
         self._left = 0
         self._done = asyncio.Event()
+        self._gate = Path(str(settings["gate"]))
+        self._queued = defaultdict[str, list[int]](list)
+        self._answers = defaultdict[str, dict[str, tuple[int, float]]](dict)
+        """By room and txn id: which message is answered, and when that came."""
 
     async def _handle(self, http: web.Request) -> web.StreamResponse:
-        path = http.path
-        if path == "/health":
-            return web.json_response({})
-        if path == "/load":
-            return web.json_response(await self._load(int((await http.json())["turns"])))
-        frequent = _FREQUENT.search(path)
+        told = {"/load": self._load, "/queue": self._queue, "/rooms": self._believe}
+        match http.path:
+            case "/health":
+                return web.json_response({})
+            case "/release":
+                return web.json_response(await self._release())
+            case path if path in told:
+                return web.json_response(await told[path](await http.json()))
+            case path:
+                frequent = _FREQUENT.search(path)
         if frequent is None:
             return await super()._handle(http)
         if frequent[2]:
             content = await http.json()
-            if "m.relates_to" not in content:
-                self._answered(frequent[1])
+            if content.get("m.relates_to", {}).get("rel_type") != "m.replace":
+                self._answered(frequent[1], frequent[3], content["body"])
         return web.json_response({"event_id": f"$own{next(self._numbers_sent)}"})
 
-    async def _load(self, turns: int) -> dict[str, float]:
-        rooms = list(self._agents_rooms())
+    async def _load(self, asked: dict[str, int]) -> dict[str, float]:
+        rooms, turns = list(self._agents_rooms()), asked["turns"]
         self._left, self._open = turns - min(turns, len(rooms)), min(turns, len(rooms))
         self._done.clear()
         pushing = asyncio.create_task(self._push())
@@ -71,13 +89,53 @@ class InstantHomeserver(FakeHomeserver):
         pushing.cancel()
         return {"seconds": took, "rooms": len(rooms)}
 
+    async def _queue(self, asked: dict[str, int]) -> dict[str, float]:
+        rooms = list(self._agents_rooms())
+        self._gate.unlink(missing_ok=True)
+        self._queued.clear()
+        self._answers.clear()
+        self._open, self._left = asked["turns"], 0
+        self._done.clear()
+        self._taken.clear()
+        began = time.monotonic()
+        for place in range(asked["turns"]):
+            room = rooms[place % len(rooms)]
+            word = f"held:{self._gate} " if place < len(rooms) else ""
+            self._queued[room].append(self._say(room, word))
+        pushing = asyncio.create_task(self._push())
+        await self._taken.wait()
+        pushing.cancel()
+        return {"seconds": time.monotonic() - began}
+
+    async def _release(self) -> dict[str, Any]:
+        began = time.monotonic()
+        self._gate.touch()
+        await self._done.wait()
+        took = time.monotonic() - began
+        answers = {room: [*given.values()] for room, given in self._answers.items()}
+        heads = [at - began for given in answers.values() for _, at in given[1:2]]
+        told = {room: [number for number, _ in given] for room, given in answers.items()}
+        return {"seconds": took, "heads": heads, "in_order": told == self._queued}
+
+    async def _believe(self, rooms: dict[str, str]) -> dict[str, float]:
+        for room, user in rooms.items():
+            self.users.add(user)
+            self.members[room] = {user, self._bot, self._person}
+        return {}
+
     def _agents_rooms(self) -> Iterator[str]:
         for room, members in self.members.items():
             agents = [one for one in members if is_ours(one, self._bot) and one != self._bot]
             if agents and self._person in members:
                 yield room
 
-    def _answered(self, room: str) -> None:
+    def _answered(self, room: str, txn: str, body: str) -> None:
+        if self._queued:
+            if txn in self._answers[room]:
+                # Of a bridge that was killed before it knew.
+                return
+            number = int(_NUMBER.findall(body)[-1])
+            self._answers[room][txn] = number, time.monotonic()
         self._open -= 1
         if self._left:
             self._left -= 1
@@ -86,7 +144,7 @@ class InstantHomeserver(FakeHomeserver):
         elif not self._open:
             self._done.set()
 
-    def _say(self, room: str) -> None:
+    def _say(self, room: str, word: str = "") -> int:
         number = next(self._numbers_sent)
         self._waiting.append(
             {
@@ -95,10 +153,11 @@ class InstantHomeserver(FakeHomeserver):
                 "room_id": room,
                 "sender": self._person,
                 "origin_server_ts": int(time.time() * 1000),
-                "content": {"msgtype": "m.text", "body": f"message {number}"},
+                "content": {"msgtype": "m.text", "body": f"{word}message {number}"},
             }
         )
         self._came.set()
+        return number
 
     async def _push(self) -> None:
         headers = {"Authorization": f"Bearer {self._hs_token}"}
@@ -109,9 +168,11 @@ class InstantHomeserver(FakeHomeserver):
                 if not self._waiting:
                     self._came.clear()
                 txn = f"txn{next(self._numbers_sent)}"
-                url = f"{self._bridge}/_matrix/app/v1/transactions/{txn}"
+                url = f"{next(self._bridges)}/_matrix/app/v1/transactions/{txn}"
                 async with http.put(url, json={"events": events}) as response:
                     response.raise_for_status()
+                if not self._waiting:
+                    self._taken.set()
 
 
 async def _serve(settings: dict[str, Any]) -> None:

@@ -22,9 +22,12 @@ class Plan:
     calls: int = 100
     mcp_clients: int = 200
     kills: int = 3
+    takeovers: int = 10
     restarts: int = 3
     bursts: int = 5
     idle: float = 15.0
+    waiting: int = 20_000
+    replicas: tuple[int, ...] = (1, 2, 4)
     ceilings: tuple[tuple[int, int], ...] = ((50, 5000), (1000, 5000))
     """Agents and turns."""
 
@@ -46,8 +49,11 @@ QUICK = Plan(
     calls=20,
     mcp_clients=40,
     kills=1,
+    takeovers=3,
     restarts=1,
     bursts=1,
     idle=5.0,
+    waiting=5000,
+    replicas=(1, 2),
     ceilings=((50, 1500),),
 )

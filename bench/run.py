@@ -6,7 +6,17 @@ from pathlib import Path
 
 import aiohttp
 
-from bench import app_server, ceiling, door_calls, echoes, provisioning, scale, scripted
+from bench import (
+    app_server,
+    ceiling,
+    door_calls,
+    echoes,
+    provisioning,
+    replicas,
+    scale,
+    scripted,
+    stores,
+)
 from bench.bridge import Bridge
 from bench.figures import Figures, at_most
 from bench.homeserver import Homeserver
@@ -73,5 +83,7 @@ PARTS: dict[str, Part] = {
     "scripted": scripted.measure,
     "doors": door_calls.measure,
     "app-server": app_server.measure,
+    "replicas": replicas.measure,
+    "stores": stores.measure,
     "ceiling": ceiling.measure,
 }

@@ -1,18 +1,24 @@
 """What a bridge costs when nothing happens, and how soon it is back, with 1 and 1,000 agents."""
 
 import contextlib
-import json
 import sqlite3
 import time
+from collections.abc import Generator, Mapping
 from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, create_engine, select
 
 from bench.bridge import Bridge
 from bench.bursts import bursts
 from bench.figures import Target, at_most, p50
 from bench.scene import Scene
 from letta_matrix.stack.synapse import SERVER_NAME
+from letta_matrix.store.database import database_url
+from letta_matrix.store.schema import agents
 
 AGENTS = 1000
+_SEEDED = "!seeded"
 _WAKE_REQUESTS = 2
 """The ping, and the event in the control room (docs/architecture.md)."""
 _PORTAL = (
@@ -22,14 +28,14 @@ _PORTAL = (
 _LINE_IN_IT = "INSERT INTO memberships (room_id, user_id, direct, joined_at) VALUES (?, ?, ?, ?)"
 
 
-async def idle(scene: Scene, bridge: Bridge, agents: int, rss: Target, note: str = "") -> None:
+async def idle(scene: Scene, bridge: Bridge, count: int, rss: Target, note: str = "") -> None:
     """CPU and memory of a running bridge."""
     await bridge.wait_quiet()
     cpu = await bridge.cpu_percent(scene.plan.idle)
-    of = f"with {agents:,} agent{'s' if agents > 1 else ''}{note}"
-    name = f"idle_cpu_percent_{agents}"
+    of = f"with {count:,} agent{'s' if count > 1 else ''}{note}"
+    name = f"idle_cpu_percent_{count}"
     scene.figures.add(name, cpu, f"% of a core while idle, {of}", at_most(2))
-    scene.figures.add(f"rss_mb_{agents}", bridge.rss_mb, f"MB resident, {of}", rss)
+    scene.figures.add(f"rss_mb_{count}", bridge.rss_mb, f"MB resident, {of}", rss)
 
 
 async def thousand_agents(scene: Scene, provisioned: Bridge) -> None:
@@ -41,7 +47,9 @@ async def thousand_agents(scene: Scene, provisioned: Bridge) -> None:
         real = _seed(provisioned.database, bridge.database)
         bridge.configure({"type": "memory", "agents": AGENTS})
         note = f" ({real} provisioned, the others' rows seeded)"
-        async with scene.homeserver.with_rooms(_seeded(bridge.database)):
+        with store(database_url("sqlite:///", bridge.directory)) as connection:
+            rooms = seeded(connection)
+        async with scene.homeserver.with_rooms(rooms):
             await _restarts(scene, bridge, note)
             await idle(scene, bridge, AGENTS, at_most(150), note)
             bridge.stop()
@@ -72,7 +80,7 @@ async def thousand_portals(scene: Scene, provisioned: Bridge) -> None:
                 connection.execute(_LINE_IN_IT, (room, line, 1, time.time()))
         bridge.configure({"type": "memory", "agents": 1}, portals=[network])
         async with scene.homeserver.with_rooms(rooms):
-            took, writes = await _restarted(scene, bridge)
+            took, writes = await restarted(scene, bridge)
             await bridge.start_ready()
             await bridge.wait_quiet()
             cpu = await bridge.cpu_percent(scene.plan.idle)
@@ -86,12 +94,12 @@ async def thousand_portals(scene: Scene, provisioned: Bridge) -> None:
     add = scene.figures.add
     add("restart_portals_s", p50(took), f"process start -> /ready, {of}", at_most(3))
     note = f"homeserver writes at a restart {of}"
-    add("restart_portals_writes", _beside_wake(writes), note, at_most(0))
+    add("restart_portals_writes", beside_wake(writes), note, at_most(0))
     add("idle_cpu_percent_portals", cpu, f"% of a core while idle, {of}", at_most(2))
     add("rss_mb_portals", rss, f"MB resident, {of}", at_most(150))
 
 
-async def _restarted(scene: Scene, bridge: Bridge) -> tuple[list[float], list[int]]:
+async def restarted(scene: Scene, bridge: Bridge) -> tuple[list[float], list[int]]:
     """How long each start takes, and how much it writes to the homeserver."""
     took: list[float] = []
     writes: list[int] = []
@@ -102,33 +110,53 @@ async def _restarted(scene: Scene, bridge: Bridge) -> tuple[list[float], list[in
     return took, writes
 
 
-def _beside_wake(writes: list[int]) -> int:
+def beside_wake(writes: list[int]) -> int:
     """The most that a start wrote beside the wake requests."""
     return max(0, max(writes) - _WAKE_REQUESTS)
 
 
 async def _restarts(scene: Scene, bridge: Bridge, note: str) -> None:
-    took, writes = await _restarted(scene, bridge)
+    took, writes = await restarted(scene, bridge)
     of = f"with {AGENTS:,} agents{note}"
     scene.figures.add("restart_s", p50(took), f"process start -> /ready, {of}", at_most(3))
     note = "homeserver writes at a restart, beside the wake requests"
-    scene.figures.add("restart_writes", _beside_wake(writes), note, at_most(0))
+    scene.figures.add("restart_writes", beside_wake(writes), note, at_most(0))
     note = "the ping and the wake event of a restart"
     scene.figures.add("restart_wake_requests", min(*writes, _WAKE_REQUESTS), note)
     await bridge.start_ready()
 
 
 def _seed(source: Path, target: Path) -> int:
-    """Copy a database and fill it up to 1,000 agents with rows like a provisioned agent's;
-    returns how many were there."""
+    """Copy a database and fill it up to 1,000 agents; returns how many were there."""
     _copy(source, target)
-    with contextlib.closing(sqlite3.connect(target)) as connection, connection:
-        connection.row_factory = sqlite3.Row
-        rows = connection.execute("SELECT * FROM agents ORDER BY agent_id").fetchall()
-        model = dict(rows[-1])
-        for number in range(len(rows) + 1, AGENTS + 1):
-            _insert(connection, _like(model, number))
+    with store(database_url("sqlite:///", target.parent)) as connection:
+        return fill(connection, AGENTS)
+
+
+@contextlib.contextmanager
+def store(url: URL) -> Generator[Connection]:
+    """A transaction in a database that no bridge has open."""
+    engine = create_engine(url)
+    try:
+        with engine.begin() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def fill(connection: Connection, up_to: int) -> int:
+    """Let there be so many agents, with rows like a provisioned one's; returns how many were
+    there."""
+    rows = connection.execute(select(agents).order_by(agents.c.agent_id)).mappings().all()
+    new = [_like(rows[-1], number) for number in range(len(rows) + 1, up_to + 1)]
+    connection.execute(agents.insert(), new)
     return len(rows)
+
+
+def seeded(connection: Connection) -> dict[str, str]:
+    """The rooms of those that `fill` has added, each with its agent's user."""
+    query = select(agents.c.room_id, agents.c.user_id).where(agents.c.room_id.startswith(_SEEDED))
+    return {str(room): str(user) for room, user in connection.execute(query)}
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -140,36 +168,22 @@ def _copy(source: Path, target: Path) -> None:
         original.backup(copy)
 
 
-def _like(model: dict[str, object], number: int) -> dict[str, object]:
+def _like(model: Mapping[Any, Any], number: int) -> dict[str, object]:
     """The row that provisioning would have left for the in-memory agent of this number."""
     agent_id, name = f"agent-{number:08d}-0000", f"Agent {number}"
-    old_id, old_name = str(model["agent_id"]), str(model["name"])
-    applied = json.loads(str(model["applied"]))
     renamed = {
-        key: value.replace(old_name, name) if isinstance(value, str) else value
-        for key, value in applied.items()
+        key: value.replace(model["name"], name) if isinstance(value, str) else value
+        for key, value in model["applied"].items()
     }
     return {
         **model,
         "agent_id": agent_id,
         "name": name,
-        "user_id": str(model["user_id"]).replace(_local(old_id), _local(agent_id)),
-        "room_id": f"!seeded{number}",
-        "applied": json.dumps(renamed),
+        "user_id": model["user_id"].replace(_local(model["agent_id"]), _local(agent_id)),
+        "room_id": f"{_SEEDED}{number}",
+        "applied": renamed,
     }
-
-
-def _seeded(database: Path) -> dict[str, str]:
-    """The seeded rooms, each with its agent's user."""
-    with contextlib.closing(sqlite3.connect(database)) as connection:
-        query = "SELECT room_id, user_id FROM agents WHERE room_id LIKE '!seeded%'"
-        return dict(connection.execute(query).fetchall())
 
 
 def _local(agent_id: str) -> str:
     return agent_id.replace("-", "_")
-
-
-def _insert(connection: sqlite3.Connection, row: dict[str, object]) -> None:
-    names, places = ", ".join(row), ", ".join("?" * len(row))
-    connection.execute(f"INSERT INTO agents ({names}) VALUES ({places})", list(row.values()))

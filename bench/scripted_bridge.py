@@ -4,6 +4,7 @@ Runs as `python -m bench.scripted_bridge CONFIG`. The first word of a message de
 
     slow:N           N words, one every 0.1 s, as the stub model says them
     approval         asks whether a tool may run; the reply tells when it asked and was answered
+    held:PATH        an echo, as soon as there is such a file
     tool:SECONDS     a tool that takes so long; the reply tells when it returned
 
 and anything else is echoed. Times in replies are `time.monotonic()` in seconds, which all
@@ -38,6 +39,8 @@ Steps = Iterable[TurnEvent | float]
 
 _DONE = TurnFinished(StopReason.END_TURN)
 _TOOL = "Bash"
+_LOOK = 0.05
+"""Seconds from one look at a gate to the next."""
 
 
 def perform(request: TurnRequest) -> Steps:
@@ -48,6 +51,8 @@ def perform(request: TurnRequest) -> Steps:
             yield from _slow(int(argument))
         case "approval":
             yield from _approval(request)
+        case "held":
+            yield from _held(request, Path(argument))
         case "tool":
             yield from _tool(request, float(argument))
         case _:
@@ -68,6 +73,12 @@ def _approval(request: TurnRequest) -> Steps:
     yield _DONE
 
 
+def _held(request: TurnRequest, gate: Path) -> Steps:
+    while not gate.exists():
+        yield _LOOK
+    yield from memory.echo(request)
+
+
 def _tool(request: TurnRequest, seconds: float) -> Steps:
     call_id = f"call-{request.message_id}"
     yield ToolStarted(call_id, _TOOL, '{"command": "true"}')
@@ -81,8 +92,8 @@ def _make_runtime(settings: Runtime, *_: object) -> AgentRuntime:
     assert isinstance(settings, MemoryRuntime)
     runtime = memory.MemoryRuntime(settings.name, script=perform)
     for number in range(1, settings.agents + 1):
-        # Not the ids of the plain in-memory agents, whose ghosts this homeserver may know.
-        runtime.add(AgentInfo(f"agent-{number:08d}-5c51", f"Scripted {number}"))
+        # Not the ids of others, whose ghosts this homeserver may know.
+        runtime.add(AgentInfo(f"agent-{number:08d}-{settings.name}", f"Scripted {number}"))
     return runtime
 
 

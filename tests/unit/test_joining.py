@@ -55,6 +55,13 @@ def test_only_the_same_persons_count_and_only_at_once() -> None:
     assert joined(head, [gone, last := turn("text", 0.2)], 1.0) == [last]
 
 
+def test_of_a_long_queue_no_more_is_looked_at_than_the_first() -> None:
+    """A look at all of them for each would be the square of them all."""
+    waiting = iter([turn("text", number) for number in range(1, 100)])
+    assert joined(turn("text", 0), waiting, 1.0) == []
+    assert len(list(waiting)) == 98
+
+
 @given(st.lists(st.tuples(st.sampled_from(["file", "text"]), st.floats(0, 3)), max_size=30))
 def test_whatever_waits_the_order_stays_and_nothing_is_taken_twice(
     sent: list[tuple[str, float]],

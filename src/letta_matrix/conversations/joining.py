@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from letta_matrix.common.parts import part
 from letta_matrix.common.waiting import is_set
@@ -96,7 +96,7 @@ class Joining:
         return (self._window, False) if of_words is None else (of_words, True)
 
 
-def joined(turn: Turn, behind: Sequence[Turn], window: float, *, words: bool = False) -> list[Turn]:
+def joined(turn: Turn, behind: Iterable[Turn], window: float, *, words: bool = False) -> list[Turn]:
     """Those of the turns waiting `behind` one that belong to it: the same person's at the same
     place, each at most `window` seconds after the one before, and one of the two a file; with
     `words` also where none is."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import field
 from typing import Protocol
 
@@ -88,9 +88,12 @@ class TurnQueues:
         """The turns that run or wait."""
         return [*self._aside, *(turn for queue in self._queues.values() for turn in queue)]
 
-    def behind(self, turn: Turn) -> list[Turn]:
-        """The turns that wait behind one that runs."""
-        return [one for one in self._queues.get(queue_of(turn), ()) if one is not turn]
+    def behind(self, turn: Turn) -> Iterator[Turn]:
+        """The turns that wait behind one that runs; to be looked at before anything else happens.
+
+        One by one, as those who ask mostly look at the first: thousands may wait at a place.
+        """
+        return (one for one in self._queues.get(queue_of(turn), ()) if one is not turn)
 
     async def over(self, turn_id: str) -> None:
         """Wait until a turn neither runs nor waits."""

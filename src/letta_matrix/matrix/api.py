@@ -1,9 +1,11 @@
 """One request to the homeserver, and what comes of it."""
 
+import asyncio
 import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -42,6 +44,49 @@ class Request:
 
 
 @dataclass(slots=True)
+class Leaves:
+    """When a request has to be out at last, by the event loop's clock, and what ends it if it is
+    not. Once it is out its answer may take as long as it takes."""
+
+    deadline: float
+    limit: asyncio.Timeout
+    _is_out: bool = False
+
+    def begins(self) -> None:
+        """It has a connection or is to get one; again where that was closed. Raises
+        TimeoutError."""
+        if asyncio.get_running_loop().time() > self.deadline:
+            raise TimeoutError
+        self._is_out = False
+        self.limit.reschedule(self.deadline)
+
+    def is_out(self) -> None:
+        """The first of it is, and the rest of a large one follows. Raises RuntimeError, which
+        keeps it back, where it has ended meanwhile."""
+        if not self._is_out:
+            self.limit.reschedule(None)
+            self._is_out = True
+
+
+def trace() -> aiohttp.TraceConfig:
+    """Tells each request's `Leaves` how far it is."""
+
+    async def begins(_session: object, context: SimpleNamespace, _: object) -> None:
+        if context.trace_request_ctx is not None:
+            context.trace_request_ctx.begins()
+
+    async def is_out(_session: object, context: SimpleNamespace, _: object) -> None:
+        if context.trace_request_ctx is not None:
+            context.trace_request_ctx.is_out()
+
+    config = aiohttp.TraceConfig()
+    config.on_connection_create_start.append(begins)
+    config.on_connection_reuseconn.append(begins)
+    config.on_request_chunk_sent.append(is_out)
+    return config
+
+
+@dataclass(slots=True)
 class Api:
     """The homeserver at `url` as somebody sees it whose `token` this is."""
 
@@ -55,9 +100,10 @@ class Api:
         # A host with letters beyond ASCII is asked for by another name; paths are quoted already.
         self._root = str(URL(self.url)).rstrip("/")
 
-    async def ask(self, request: Request) -> Answer:
-        """Make a request once. Raises MatrixRequestError for what is refused, RateLimited among
-        it, ForeignAnswer for all that is not Matrix, aiohttp.ClientError and TimeoutError."""
+    async def ask(self, request: Request, leaves: Leaves | None = None) -> Answer:
+        """Make a request once, which has to leave in time where that is given. Raises
+        MatrixRequestError for what is refused, RateLimited among it, ForeignAnswer for all that is
+        not Matrix, aiohttp.ClientError and TimeoutError."""
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         if (data := _payload(request)) is not None:
             headers["Content-Type"] = request.content_type or "application/json"
@@ -68,6 +114,7 @@ class Api:
             params=request.params,
             headers=headers,
             allow_redirects=False,
+            trace_request_ctx=leaves,
         )
         async with sending as response:
             return await self._answer(response)

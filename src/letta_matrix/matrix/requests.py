@@ -22,7 +22,15 @@ from letta_matrix.common.measures import REQUEST_BOUNDS, Calls
 from letta_matrix.common.sureness import Sure, alone
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.answers import ForeignAnswer, Redirected, Shape
-from letta_matrix.matrix.api import TOO_MANY, Api, RateLimited, Request, request_error
+from letta_matrix.matrix.api import (
+    TOO_MANY,
+    Api,
+    Leaves,
+    RateLimited,
+    Request,
+    request_error,
+    trace,
+)
 from letta_matrix.matrix.errors import (
     is_about_another,
     is_about_token,
@@ -123,7 +131,9 @@ class Requests:
         self.foreign = ""
         self.calls = Calls(fault_of, *REQUEST_BOUNDS)
         connector = self.route.connector(limit=100, ttl_dns_cache=300, keepalive_timeout=30)
-        self._session = aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT)
+        self._session = aiohttp.ClientSession(
+            connector=connector, timeout=_TIMEOUT, trace_configs=[trace()] if sure else []
+        )
         self.clock = clock or ServerClock()
         self._api = Api(url, as_token, self._session, self.clock)
         self._is_ours = True
@@ -309,8 +319,9 @@ class Requests:
         deadline = await self._sure()
         self.writes += 1
         # The connection may be long in coming: what is not out by then is not to go out.
-        async with asyncio.timeout_at(deadline):
-            return dict(await self._api.ask(asked))
+        async with asyncio.timeout_at(deadline) as limit:
+            leaves = None if deadline is None else Leaves(deadline, limit)
+            return dict(await self._api.ask(asked, leaves))
 
 
 def _lost(error: Exception) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, Connection, bindparam, case, func, select
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, func, select
 
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.database import Database
@@ -112,9 +112,11 @@ class TurnStore:
         self._database = database
         self.conversations = conversations or ConversationStore(database)
 
-    async def unfinished(self) -> list[Turn]:
-        """Every turn that still owes something, in arrival order."""
-        return await self._found(turns.c.status != TurnStatus.DONE)
+    async def unfinished(self, **of: str) -> list[Turn]:
+        """Every turn that still owes something, in arrival order; those `of` an agent or a room
+        alone (by columns), as they may be many thousands."""
+        mine = (turns.c[name] == value for name, value in of.items())
+        return await self._found(and_(turns.c.status != TurnStatus.DONE, *mine))
 
     async def open_at(self, place: Place) -> Turn | None:
         """The message that an agent works on at a place, or has last worked on."""

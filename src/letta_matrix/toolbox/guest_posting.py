@@ -91,8 +91,8 @@ class GuestPosting:
         if room_id not in await intent.joined_rooms():
             return True
         invited = any(
-            (turn.kind, turn.room_id, turn.prompt) == (TurnKind.INVITE, room_id, intent.user_id)
-            for turn in await self._turns.unfinished()
+            (turn.kind, turn.prompt) == (TurnKind.INVITE, intent.user_id)
+            for turn in await self._turns.unfinished(room_id=room_id)
         )
         # One that a person has invited becomes a member in a moment.
         if invited or not self._is_visitor(intent, room_id):

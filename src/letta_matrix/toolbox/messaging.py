@@ -103,8 +103,8 @@ async def _hops(caller: Caller, target: Agent) -> int:
     if not caller.agent_id:
         return await _hops_as_bot(caller, target)
     # An agent may call through another door too, in the middle of what it was asked.
-    turns = await caller.house.turns.unfinished()
-    return max((turn.hops for turn in turns if turn.agent_id == caller.agent_id), default=0)
+    turns = await caller.house.turns.unfinished(agent_id=caller.agent_id)
+    return max((turn.hops for turn in turns), default=0)
 
 
 async def _hops_as_bot(caller: Caller, target: Agent) -> int:
