@@ -189,9 +189,15 @@ async def test_a_network_that_carries_nothing_is_noticed_soon(
     assert parameters["tcp_user_timeout"] == "9000"
     idle, pause = int(parameters["keepalives_idle"]), int(parameters["keepalives_interval"])
     assert idle + pause * int(parameters["keepalives_count"]) < 10
+    assert await database.read(_waits_of_the_server) == ["5", "2", "2", "9000"]
     own = Database(postgres_url.update_query_dict({"tcp_user_timeout": "3000"}))
     assert (await own.read(_parameters))["tcp_user_timeout"] == "3000"
     await own.close()
+
+
+def _waits_of_the_server(connection: Connection) -> list[str]:
+    names = ("keepalives_idle", "keepalives_interval", "keepalives_count", "user_timeout")
+    return [str(connection.execute(text(f"SHOW tcp_{name}")).scalar()) for name in names]
 
 
 def _parameters(connection: Connection) -> dict[str, str]:

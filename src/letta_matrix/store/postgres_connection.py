@@ -28,8 +28,12 @@ _DEFAULTS = {
 _SETTINGS = {
     "statement_timeout": "15s",
     "lock_timeout": "5s",
-    # Of a bridge that stands still nothing is to stay locked.
+    # Of a bridge that stands still nothing is to stay locked, nor of one whose machine is lost.
     "idle_in_transaction_session_timeout": "5s",
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "2",
+    "tcp_user_timeout": "9s",
 }
 
 
