@@ -11,13 +11,14 @@ from tests.cut_connections import Relay
 from tests.integration import postgres_refusals
 from tests.integration.postgres_refusals import can_be_used, failed
 from tests.postgres import PostgresServer
-from tests.waiting import within
+from tests.waiting import eventually, within
 
 from letta_matrix.store.database import (
     Database,
     StoreDamaged,
     StoreUnavailable,
 )
+from letta_matrix.store.faults import StoreUnsure
 from letta_matrix.store.meta import Meta
 from letta_matrix.store.postgres_connection import PatientConnection
 from letta_matrix.store.postgres_engine import PostgresEngine
@@ -156,6 +157,20 @@ async def test_where_nobody_can_tell_that_is_said(
     with pytest.raises(StoreUnavailable, match="does not come back to say whether it was"):
         await within(Meta(relayed).set("test", "who knows"))
     assert relayed.unsure.is_set()
+
+
+async def test_a_server_that_has_begun_anew_since_cannot_tell(
+    relayed: Database, relay: Relay, postgres: PostgresServer
+) -> None:
+    """After a crash, and on another server, a number may be somebody else's."""
+    relay.cut_at, relay.heard, relay.shut = b"COMMIT", True, True
+    writing = asyncio.create_task(Meta(relayed).set("test", "who knows"))
+    await eventually(lambda: not relay.cut_at, what="the commit is sent")
+    postgres.stop()
+    postgres.start()
+    relay.let_in()
+    with pytest.raises(StoreUnsure):
+        await within(writing)
 
 
 async def test_all_that_shared_a_commit_hear_of_it(relayed: Database, relay: Relay) -> None:
