@@ -9,6 +9,7 @@ from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine,
 from sqlalchemy.exc import DBAPIError
 
 from letta_matrix.store import postgres_faults as faults
+from letta_matrix.store.database import hosts_of
 from letta_matrix.store.engine import revision_in
 from letta_matrix.store.faults import StoreUnavailable
 
@@ -154,8 +155,7 @@ class PostgresEngine:
 
 def place_of(url: URL) -> str:
     """What a database is called in texts: its server and its name, and nothing that is secret."""
-    hosts = url.query.get("host", ())
-    host = url.host or ",".join([hosts] if isinstance(hosts, str) else hosts) or "localhost"
+    host = hosts_of(url) or "localhost"
     port = f":{url.port}" if url.port else ""
     return f"PostgreSQL at {host}{port}, database {url.database or url.username or ''}"
 
