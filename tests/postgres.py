@@ -76,6 +76,23 @@ class PostgresServer:
         """From the next start on it is a standby, of a primary that is away."""
         (self._data / "standby.signal").touch()
 
+    def follower(self) -> "PostgresServer":
+        """A standby that gets whatever is written here, and has it before a commit has ended."""
+        made = PostgresServer(self.settings)
+        made._prepare()
+        made._run(
+            *("pg_basebackup", "-D", made._data, "-R", "-c", "fast", "--no-sync"),
+            *("-h", self._folder, "-p", self.port, "-U", "postgres"),
+        )
+        made.start()
+        waits = "ALTER SYSTEM SET synchronous_standby_names = '*'"
+        self.execute(waits, "SELECT pg_reload_conf()")
+        return made
+
+    def promote(self) -> None:
+        """Let a standby be a server of its own."""
+        self._ctl("promote")
+
     def stand_still(self) -> None:
         """Let it, and all that serves connections, do nothing more until `go_on`."""
         self._signal(signal.SIGSTOP)
@@ -132,7 +149,7 @@ class PostgresServer:
     def _pid_file(self) -> Path:
         return self._data / "postmaster.pid"
 
-    def _make(self) -> None:
+    def _prepare(self) -> None:
         if os.geteuid() == _ROOT:
             nobody = pwd.getpwnam(_NOBODY)
             self._folder.chmod(0o755)
@@ -142,12 +159,15 @@ class PostgresServer:
             "sh", "-c", _BURY, "sh", self._program("pg_ctl"), self._data, self._folder,
             stdin=subprocess.PIPE,
         )  # fmt: skip
+
+    def _make(self) -> None:
+        self._prepare()
         self._run(
             *("initdb", "-D", self._data, "-U", "postgres", "--no-sync", "--no-locale"),
             *("-E", "UTF8", "-A", "trust"),
         )
         (self._data / "pg_hba.conf").write_text(
-            "local all postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
+            "local all,replication postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
         )
         self.start()
         self.execute(f"CREATE ROLE bridge LOGIN PASSWORD '{PASSWORD}'")

@@ -11,13 +11,14 @@ from tests.cut_connections import Relay
 from tests.integration import postgres_refusals
 from tests.integration.postgres_refusals import can_be_used, failed
 from tests.postgres import PostgresServer
-from tests.waiting import within
+from tests.waiting import eventually, within
 
 from letta_matrix.store.database import (
     Database,
     StoreDamaged,
     StoreUnavailable,
 )
+from letta_matrix.store.faults import StoreUnsure
 from letta_matrix.store.meta import Meta
 from letta_matrix.store.postgres_connection import PatientConnection
 from letta_matrix.store.postgres_engine import PostgresEngine
@@ -158,6 +159,20 @@ async def test_where_nobody_can_tell_that_is_said(
     assert relayed.unsure.is_set()
 
 
+async def test_a_server_that_has_begun_anew_since_cannot_tell(
+    relayed: Database, relay: Relay, postgres: PostgresServer
+) -> None:
+    """After a crash, and on another server, a number may be somebody else's."""
+    relay.cut_at, relay.heard, relay.shut = b"COMMIT", True, True
+    writing = asyncio.create_task(Meta(relayed).set("test", "who knows"))
+    await eventually(lambda: not relay.cut_at, what="the commit is sent")
+    postgres.stop()
+    postgres.start()
+    relay.let_in()
+    with pytest.raises(StoreUnsure):
+        await within(writing)
+
+
 async def test_all_that_shared_a_commit_hear_of_it(relayed: Database, relay: Relay) -> None:
     meta = Meta(relayed)
     relay.cut_at, relay.heard = b"COMMIT", True
@@ -189,9 +204,15 @@ async def test_a_network_that_carries_nothing_is_noticed_soon(
     assert parameters["tcp_user_timeout"] == "9000"
     idle, pause = int(parameters["keepalives_idle"]), int(parameters["keepalives_interval"])
     assert idle + pause * int(parameters["keepalives_count"]) < 10
+    assert await database.read(_waits_of_the_server) == ["5", "2", "2", "9000"]
     own = Database(postgres_url.update_query_dict({"tcp_user_timeout": "3000"}))
     assert (await own.read(_parameters))["tcp_user_timeout"] == "3000"
     await own.close()
+
+
+def _waits_of_the_server(connection: Connection) -> list[str]:
+    names = ("keepalives_idle", "keepalives_interval", "keepalives_count", "user_timeout")
+    return [str(connection.execute(text(f"SHOW tcp_{name}")).scalar()) for name in names]
 
 
 def _parameters(connection: Connection) -> dict[str, str]:

@@ -1,9 +1,11 @@
 """Which replica acts, by leases in a real PostgreSQL."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import URL, Connection, select, text, update
 from tests.builders import config_for
@@ -179,6 +181,31 @@ async def test_nobody_takes_over_in_the_midst_of_a_transaction(
     # It has all of its time: what was waited for is not of it.
     assert await database.value(select(leases.c.until >= ended_at + 600))
     await fenced.close()
+
+
+async def test_who_stops_in_the_midst_of_a_batch_keeps_nobody_out(
+    new_seat: NewSeat, database: Database, postgres_url: URL
+) -> None:
+    first, second = new_seat(), new_seat()
+    await first.open()
+    await second.open()
+    await lapse(database)
+    to = postgres_url.translate_connect_args(username="user", database="dbname")
+    with psycopg.connect(**to) as stopped:
+        waits = text(
+            "SELECT state = 'active' AND wait_event = 'ClientRead' "
+            "AND state_change < clock_timestamp() - interval '1 second' "
+            f"FROM pg_stat_activity WHERE pid = {stopped.info.backend_pid}"
+        )
+
+        async def is_old() -> bool:
+            return bool(await database.read(lambda db: db.execute(waits).scalar()))
+
+        with contextlib.suppress(psycopg.OperationalError), stopped.pipeline():
+            stopped.execute("SELECT * FROM leases FOR KEY SHARE")
+            await eventually(is_old, what="the server waits for the rest of it")
+            await second.look()
+            assert second.holds
 
 
 async def test_what_is_unsure_waits_until_it_is_sure(new_seat: NewSeat, postgres_url: URL) -> None:

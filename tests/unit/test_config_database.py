@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from tests.postgres import PASSWORD
 
+from letta_matrix.access.database import url_of_database
 from letta_matrix.config import Config, ConfigError, load_config
+from letta_matrix.store.database import hosts_of
 
 LEAST = """
 homeserver: {url: http://localhost:8008, domain: test}
@@ -40,6 +42,16 @@ def test_one_in_the_address_is_taken_out_of_it(tmp_path: Path) -> None:
     assert "p%40ss" not in repr(config)
 
 
+def test_several_servers_are_named_as_for_psql(tmp_path: Path) -> None:
+    config = loaded(
+        tmp_path, URL="postgresql://u:secret@one.test:5432,two.test:5433/d?sslmode=require"
+    )
+    url = url_of_database(config)
+    assert (url.username, url.password, url.database) == ("u", "secret", "d")
+    assert url.query == {"sslmode": "require", "host": ("one.test:5432", "two.test:5433")}
+    assert hosts_of(url) == "one.test:5432,two.test:5433"
+
+
 def test_most_databases_have_none(tmp_path: Path) -> None:
     assert loaded(tmp_path).database_password == ""
     assert loaded(tmp_path, URL="sqlite:///x.db").database_password == ""
@@ -53,6 +65,8 @@ def test_most_databases_have_none(tmp_path: Path) -> None:
         ({"URL": URL, "PASSWORD_FILE": "none"}, "cannot be read: .*none: No such file"),
         ({"URL": "mysql://a:secret@b/c"}, "should be sqlite:///FILE or postgresql://"),
         ({"URL": "postgresql:/a:secret@b"}, "should be sqlite:///FILE or postgresql://"),
+        ({"URL": "postgresql://a:secret@b:port/c"}, "should be .* postgresql://USER@HOST:PORT/"),
+        ({"URL": "postgresql://a:secret@b:1,c:/d"}, "should be .* postgresql://USER@HOST:PORT/"),
     ],
 )
 def test_what_cannot_be_meant_is_said_without_it(

@@ -85,8 +85,11 @@ def _address(given: str, password: str) -> "URL":
         raise BadInput(
             f"{given.partition(':')[0]}: give {_KINDS[0]}FILE or {_KINDS[1]}USER@HOST/DB"
         )
-    url = database_url(given, Path.cwd(), password)
-    if database_url(given, Path.cwd()).password is not None:
+    try:
+        url, typed = database_url(given, Path.cwd(), password), database_url(given, Path.cwd())
+    except ValueError:
+        raise BadInput(f"give {_KINDS[1]}USER@HOST:PORT/DB") from None
+    if typed.password is not None:
         raise BadInput(
             "leave the password out of the address: others on this machine see what is typed; "
             f"give it by --password-file or {_VARIABLE}"

@@ -127,11 +127,13 @@ HomeserverAddress = Annotated[HttpAddress, AfterValidator(_base)]
 """The base URL of a client-server API, without `/_matrix`."""
 WebSocketAddress = Annotated[str, _address("ws", "wss", takes_query=True)]
 """Behind it may stand what a proxy wants to know, `?key=...`."""
+_DATABASE_HOST = r"(?:\[[^\[\]]*\]|[^:/?,@\[\]]*)(?::\d{1,5})?"
 DatabaseAddress = Annotated[
     str,
     matches(
-        r"sqlite://(?:/.*)?|postgres(ql)?(\+psycopg)?://.+",
-        "sqlite:///FILE or postgresql://USER@HOST/DATABASE",
+        r"sqlite://(?:/.*)?|postgres(ql)?(\+psycopg)?://(?!$)(?:[^/@]*@)?"
+        rf"{_DATABASE_HOST}(?:,{_DATABASE_HOST})*(?:[/?].*)?",
+        "sqlite:///FILE or postgresql://USER@HOST:PORT/DATABASE",
     ),
 ]
 PlaceName = Annotated[str, AfterValidator(_place)]

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import re
 import sys
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -63,17 +64,34 @@ _SIZES_LAST = 60.0
 """Seconds for which the sizes of a server's database hold."""
 _POSTGRES = "postgres"
 """How the addresses of servers begin, `postgresql:` and `postgres:`."""
+_SEVERAL = re.compile(r"(postgres[^/@]*://(?:[^/@]*@)?)([^/@?]*,[^/@?]*)(.*)")
 
 
 def database_url(configured: str, directory: Path, password: str = "") -> URL:
     """The SQLAlchemy URL for `database.url`; relative SQLite paths start at `directory`. Only a
-    server asks for a `password`, which the URL does not show when it is printed."""
+    server asks for a `password`, which the URL does not show when it is printed. Raises ValueError
+    for one that is none."""
     if configured.startswith(_POSTGRES):
-        url = make_url(configured).set(drivername="postgresql+psycopg")
+        url = _server_url(configured).set(drivername="postgresql+psycopg")
         return url.set(password=password) if password else url
     url = make_url(configured)
     path = directory / (url.database or "letta-matrix.db")
     return url.set(drivername="sqlite+pysqlite", database=str(path))
+
+
+def _server_url(configured: str) -> URL:
+    # Several servers are written as libpq has them, which SQLAlchemy takes in another place.
+    several = _SEVERAL.fullmatch(configured)
+    if several is None:
+        return make_url(configured)
+    url = make_url(several[1] + several[3])
+    return url.update_query_dict({"host": several[2].split(",")})
+
+
+def hosts_of(url: URL) -> str:
+    """The servers that an address names, "" for none."""
+    named = url.query.get("host", ())
+    return url.host or ",".join([named] if isinstance(named, str) else named)
 
 
 def file_of(url: URL) -> Path | None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, Update, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, Update, delete, func, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from letta_matrix.store.database import HEAD, Database
@@ -14,6 +14,18 @@ from letta_matrix.store.schema import leases, replicas
 
 _FORGOTTEN = 3600.0
 """Seconds after which a replica that is not heard of is no more listed."""
+
+# Who stops in the midst of a batch (`executemany`, a pipeline) is not idle in a transaction: no
+# timeout of the server ends that.
+_END_STOPPED = text(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity AS session "
+    "WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid() "
+    "AND wait_event_type = 'Client' AND state_change < clock_timestamp() - interval '1 second' "
+    "AND EXISTS (SELECT FROM pg_locks AS held WHERE held.pid = session.pid "
+    "AND held.relation = to_regclass('leases') AND held.mode <> 'AccessShareLock')"
+)
+"""Ends the sessions that have locked something of the leases, and wait for their replica for
+longer than any that goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +115,9 @@ def _note(db: Connection, replica: Replica) -> None:
 
 
 def _take(db: Connection, holder: str, epoch: int, seconds: float) -> None:
+    lease = _lease(db)
+    if lease is None or lease.left < 0:
+        db.execute(_END_STOPPED)
     named, until = leases.c.name == ACTIVE, now() + seconds
     # The epoch is not named here: a renewal is to change no column of a key.
     mine = leases.c.holder == holder
@@ -115,7 +130,7 @@ def _take(db: Connection, holder: str, epoch: int, seconds: float) -> None:
         taken = update(leases).where(named)
         db.execute(taken.values(holder=holder, epoch=leases.c.epoch + 1, until=until))
         return
-    if db.execute(select(leases.c.name).where(named)).scalar() is not None:
+    if lease is not None:
         return
     first = leases.insert().values(name=ACTIVE, holder=holder, epoch=1, until=now() + seconds)
     try:

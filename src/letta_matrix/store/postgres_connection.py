@@ -11,6 +11,7 @@ from psycopg.abc import PQGen
 from psycopg.types.string import StrDumperUnknown
 from sqlalchemy import URL
 from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from letta_matrix.common.lenient_json import loads
 
@@ -28,8 +29,12 @@ _DEFAULTS = {
 _SETTINGS = {
     "statement_timeout": "15s",
     "lock_timeout": "5s",
-    # Of a bridge that stands still nothing is to stay locked.
+    # Of a bridge that stands still nothing is to stay locked, nor of one whose machine is lost.
     "idle_in_transaction_session_timeout": "5s",
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "2",
+    "tcp_user_timeout": "9s",
 }
 
 
@@ -53,9 +58,14 @@ class PatientConnection(psycopg.Connection[Any]):
             raise errors.OperationalError(f"no answer within {self.patience:.0f} seconds") from None
 
 
-def set_up(connection: psycopg.Connection[Any], _record: object) -> None:
-    """Make a new connection one of ours."""
+_SERVER = "SELECT pg_postmaster_start_time(), stats_reset FROM pg_stat_bgwriter"
+"""Tells one life of a server from another: it forgets its statistics in a crash."""
+
+
+def set_up(connection: psycopg.Connection[Any], record: ConnectionPoolEntry) -> None:
+    """Make a new connection one of ours; its `info` tells which life of which `server` it is to."""
     connection.adapters.register_dumper(str, _TextDumper)
+    record.info["server"] = connection.execute(_SERVER, prepare=False).fetchone()
     settings = "; ".join(f"SET {name} = '{value}'" for name, value in _SETTINGS.items())
     connection.execute(settings.encode(), prepare=False)
 

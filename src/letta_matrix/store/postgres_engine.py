@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 
 from letta_matrix.store import postgres_faults as faults
+from letta_matrix.store.database import hosts_of
 from letta_matrix.store.engine import revision_in
 from letta_matrix.store.faults import StoreUnavailable
 
@@ -81,16 +82,16 @@ class PostgresEngine:
 
     @contextmanager
     def writing(self) -> Generator[Connection]:
-        xid, is_done = "", False
+        xid, server, is_done = "", None, False
         try:
             with self.engine.connect() as connection, connection.begin():
-                xid = self._begin(connection)
+                xid, server = self._begin(connection), connection.info["server"]
                 yield connection
                 is_done = True
         except DBAPIError as error:
             if not (is_done and error.connection_invalidated):
                 raise
-            if not self._was_written(xid):
+            if not self._was_written(xid, server):
                 raise
 
     def fault_of(self, error: DBAPIError) -> StoreUnavailable:
@@ -127,20 +128,20 @@ class PostgresEngine:
             connection.invalidate(error)
             raise faults.fault_of(error, self.place) from error
 
-    def _was_written(self, xid: str) -> bool:
+    def _was_written(self, xid: str, server: object) -> bool:
         """Whether a transaction was committed in whose commit the connection was lost. Raises
-        StoreUnavailable where that cannot be known."""
+        StoreUnavailable where that cannot be known: a server that has crashed since, or another
+        one, may have given its number to somebody else's."""
         # The thread has no event loop, whose clock it could go by.
         ends = time.monotonic() + self.patience
         while True:
-            try:
-                with self.reading() as connection:
-                    fate = connection.execute(_FATE, {"xid": xid}).scalar()
-            except DBAPIError:
-                fate = "in progress"
-            if fate != "in progress":
+            fate, asked = "in progress", None
+            with suppress(DBAPIError), self.reading() as connection:
+                fate = connection.execute(_FATE, {"xid": xid}).scalar()
+                asked = connection.info["server"]
+            if fate == "aborted" or (fate == "committed" and asked == server):
                 return fate == "committed"
-            if time.monotonic() > ends:
+            if fate == "committed" or time.monotonic() > ends:
                 raise faults.unknown_outcome(self.place)
             time.sleep(_PAUSE)
 
@@ -154,8 +155,7 @@ class PostgresEngine:
 
 def place_of(url: URL) -> str:
     """What a database is called in texts: its server and its name, and nothing that is secret."""
-    hosts = url.query.get("host", ())
-    host = url.host or ",".join([hosts] if isinstance(hosts, str) else hosts) or "localhost"
+    host = hosts_of(url) or "localhost"
     port = f":{url.port}" if url.port else ""
     return f"PostgreSQL at {host}{port}, database {url.database or url.username or ''}"
 

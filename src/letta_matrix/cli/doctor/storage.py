@@ -14,7 +14,7 @@ from letta_matrix.cli.doctor.finding import Finding, Findings, fine, found, trou
 from letta_matrix.cli.doctor.server_storage import examine_server
 from letta_matrix.cli.doctor.subject import Subject
 from letta_matrix.matrix.media import human_size
-from letta_matrix.store.database import HEAD, StoreError
+from letta_matrix.store.database import HEAD, StoreError, hosts_of
 from letta_matrix.store.database_file import check_if_alone
 from letta_matrix.store.faults import fault_of, newer_schema
 
@@ -47,7 +47,7 @@ async def database(subject: Subject) -> Findings:
 
 
 async def _on_server(subject: Subject, *, runs: bool) -> Findings:
-    host = subject.database_url.host or "this machine"
+    host = hosts_of(subject.database_url) or "this machine"
     try:
         findings, revision = await examine_server(subject.database, host)
     except StoreError as error:
