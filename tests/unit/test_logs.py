@@ -51,6 +51,26 @@ def test_tokens_that_were_given_out_are_masked(capsys: pytest.CaptureFixture[str
     assert token.token_id in output
 
 
+@pytest.mark.parametrize("kind", ["console", "json"])
+def test_nobody_writes_lines_of_ours_or_orders_to_a_terminal(
+    kind: Literal["console", "json"], capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging(Logging(format=kind))
+    forged = "\x1b[2J\x9b1m\u202e\r\n2026-01-01T00:00:00Z [info     ] all is well"
+    log = structlog.get_logger()
+    log.info("said", who=forged, which=forged.partition("\r")[0], where=[forged])
+    log.info(forged)
+    logging.getLogger("aiohttp").error(forged.replace("\n", ""))
+    try:
+        raise ValueError(forged)
+    except ValueError as error:
+        log.error("failed", exc_info=error)
+    lines = capsys.readouterr().err.split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert not any(line.startswith("2026-01-01") for line in lines)
+    assert len([line for line in lines if line[:1] not in ("", " ", "T")]) == 4
+
+
 def test_json_lines_are_json(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(Logging(format="json"))
     structlog.get_logger().warning("agent found", agent="agent-1")

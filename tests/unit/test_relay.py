@@ -216,6 +216,48 @@ async def test_newcomers_take_the_place_of_those_who_ask_nothing(begun: bytes) -
     await stage.echo.close()
 
 
+async def test_newcomers_take_the_place_of_those_who_were_answered_and_are_quiet() -> None:
+    stage = Stage(most=2)
+    stage.leads, stage.port = await stage.echo.start(), free_port()
+    await stage.relay.start("127.0.0.1", stage.port)
+    reader, first = await stage.talk()
+    quiet, second = await stage.talk()
+    first.write(b"more")
+    assert await within(reader.readexactly(4)) == b"MORE"
+    third = await stage.talk()
+    assert await ended(quiet)
+    first.write(b"and more")
+    assert await within(reader.readexactly(8)) == b"AND MORE"
+    for one in (first, second, third[1]):
+        one.close()
+    await stage.relay.close()
+    await stage.echo.close()
+
+
+async def test_who_waits_for_an_answer_keeps_their_place() -> None:
+    stage, asked = Stage(most=1), asyncio.Event()
+
+    async def answers_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(len(ASKED))
+        asked.set()
+        await eventually(lambda: stage.connections.troubles, what="another one waits")
+        writer.write(BYE)
+        writer.close()
+
+    server = await asyncio.start_server(answers_late, "127.0.0.1", 0)
+    stage.leads, stage.port = server.sockets[0].getsockname()[:2], free_port()
+    await stage.relay.start("127.0.0.1", stage.port)
+    reader, writer = await stage.open()
+    writer.write(ASKED)
+    await within(asked.wait())
+    _, other = await stage.open()
+    assert await within(reader.read()) == BYE
+    for one in (writer, other):
+        one.close()
+    await stage.relay.close()
+    server.close()
+
+
 async def test_who_asks_nothing_is_hung_up_on(stage: Stage, clock: Clock) -> None:
     reader, writer = await stage.open()
     writer.write(ASKED[:-2])

@@ -14,6 +14,7 @@ from pydantic import BaseModel, SecretStr
 
 from letta_matrix.common.log_repeats import Line, Repeats
 from letta_matrix.config import Config, Logging
+from letta_matrix.matrix.verbatim import visible
 
 _MASK = "[secret]"
 _LONGEST = 300
@@ -39,7 +40,7 @@ def configure_logging(settings: Logging, secrets: Iterable[str] = ()) -> None:
         if human
         else structlog.processors.JSONRenderer()
     )
-    exceptions = [] if human else [structlog.processors.format_exc_info]
+    escaping = [_escaped] if human else []
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -47,7 +48,8 @@ def configure_logging(settings: Logging, secrets: Iterable[str] = ()) -> None:
             # Behind it: what is the same for two turns is not said twice.
             structlog.contextvars.merge_contextvars,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *exceptions,
+            structlog.processors.format_exc_info,
+            *escaping,
             renderer,
             mask,
         ],
@@ -102,6 +104,17 @@ class _FromLibraries(logging.Handler):
         # Libraries may have levels of their own.
         level = max((one for one in _LEVELS if one <= record.levelno), default=logging.DEBUG)
         structlog.get_logger().log(level, event, **details)
+
+
+def _escaped(_logger: object, _name: str, line: Any) -> Any:
+    """A processor: nothing that others say gives the terminal an order, or looks like a line of
+    ours. JSON does that by itself."""
+    for name, value in line.items():
+        if name == "exception":
+            line[name] = "\n  ".join(map(visible, value.split("\n")))
+        elif isinstance(value, str):
+            line[name] = visible(value)
+    return line
 
 
 def _say(line: Line) -> None:

@@ -91,7 +91,7 @@ class _Client(Accepted):
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
         self._head = bytearray()
-        self._has_asked = self._has_said_all = self._is_over = False
+        self._has_asked = self._has_said_all = self._is_over = self._is_answered = False
         self._there: _There | None = None
         self._later: asyncio.TimerHandle | None = None
 
@@ -99,8 +99,9 @@ class _Client(Accepted):
         return not self._has_asked or self._is_over
 
     def is_sending(self) -> bool:
-        # Whoever acts waits for the rest of a body, or does not.
-        return False
+        # What is spoken is not known here: who has been answered may be between requests, or
+        # listen to a stream. Those that are quiet for longest go first.
+        return self._is_answered
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -121,6 +122,7 @@ class _Client(Accepted):
         if self._is_over:
             return
         if self._there is not None:
+            self._passes(answer=False)
             self._there.take(data)
             return
         searched = max(0, len(self._head) - len(_END))
@@ -151,8 +153,13 @@ class _Client(Accepted):
         """Read no more of what it sends, or again."""
         _pause(self._wire, pauses)
 
-    def take(self, data: bytes) -> None:
+    def answered(self, data: bytes) -> None:
         """Send it what the one that acts says."""
+        self._passes(answer=True)
+        self.take(data)
+
+    def take(self, data: bytes) -> None:
+        """Send it something."""
         if self._wire is not None and not self._is_over:
             self._wire.write(data)
 
@@ -196,6 +203,10 @@ class _Client(Accepted):
         there.take(bytes(self._head))
         self._head.clear()
         self.pause(False)
+
+    def _passes(self, *, answer: bool) -> None:
+        self._is_answered = answer
+        self.among.heard(self)
 
     def _comes_from_here(self) -> bool:
         """Whether it is what this very port passes on."""
@@ -248,7 +259,7 @@ class _There(asyncio.Protocol):
         self._client.ends()
 
     def data_received(self, data: bytes) -> None:
-        self._client.take(data)
+        self._client.answered(data)
 
     def eof_received(self) -> None:
         self._client.ends()

@@ -12,7 +12,11 @@ from letta_matrix.common.connections.known_servers import CheckedConnector, Know
 
 REMOTE_HEARTBEAT = 30.0
 CONNECT_TIMEOUT = 15.0
+LARGEST = 64 * 1024 * 1024
+"""Bytes of a frame, which is held in memory until it is whole."""
 _PAUSES = Backoff(0.1, longest=10.0, growth=1.5)
+
+_TOO_LARGE = f"the App Server sent a frame of more than {LARGEST // 1024**2} MiB"
 
 _Receive = Callable[["Upstream", bytes], None]
 _Change = Callable[["Upstream"], None]
@@ -83,12 +87,13 @@ class Upstream:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 socket = await session.ws_connect(
-                    self._url, max_msg_size=0, heartbeat=self._heartbeat, autoping=True
+                    self._url, max_msg_size=LARGEST, heartbeat=self._heartbeat, autoping=True
                 )
             was_up = True
             self._set(socket, "")
             await self._read(socket)
-            reason = "the App Server closed the connection"
+            too_large = socket.close_code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG
+            reason = _TOO_LARGE if too_large else "the App Server closed the connection"
         except aiohttp.WSServerHandshakeError as error:
             # A page is a proxy's, and says nothing about our token.
             is_page = "html" in (error.headers or {}).get("Content-Type", "")

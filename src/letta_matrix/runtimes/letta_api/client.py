@@ -23,6 +23,7 @@ from letta_matrix.common.json_fields import Json, mapping, parse_json
 from letta_matrix.common.loopback import is_loopback
 from letta_matrix.common.sureness import Sure
 from letta_matrix.config.runtimes import LettaApiRuntime
+from letta_matrix.runtimes.bounds import bound
 from letta_matrix.runtimes.error_lines import foreign, is_foreign
 from letta_matrix.runtimes.faults import (
     AgentGone,
@@ -75,7 +76,9 @@ class _Api(AsyncLetta):
             base_url=url.rstrip("/").removesuffix("/v1"),
             timeout=httpx.Timeout(patience),
             max_retries=0,
-            http_client=DefaultAsyncHttpxClient(follow_redirects=False, trust_env=remote),
+            http_client=DefaultAsyncHttpxClient(
+                follow_redirects=False, trust_env=remote, event_hooks={"response": [bound]}
+            ),
         )
         self.api_key = key or None
         self._custom_headers = {}

@@ -15,6 +15,7 @@ from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.sureness import Sure
 from letta_matrix.config import OpenAICompatibleRuntime
+from letta_matrix.runtimes.bounds import bound
 from letta_matrix.runtimes.error_lines import first_line
 from letta_matrix.runtimes.faults import RuntimeFault, RuntimeUnavailable
 from letta_matrix.runtimes.keeper.server import is_remote
@@ -59,6 +60,7 @@ class Endpoint:
                 # A redirect could lead messages and the key anywhere.
                 follow_redirects=False,
                 trust_env=not self.is_local,
+                event_hooks={"response": [bound]},
             ),
         )
         self._patience = openai.Timeout(config.request_timeout, read=None)

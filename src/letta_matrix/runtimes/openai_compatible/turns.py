@@ -40,6 +40,8 @@ _TEXT = "text"
 _REASONING = "reasoning"
 _NO_IMAGES = (400, 413, 415, 422)
 """How endpoints refuse messages with images; the same message without them may be taken."""
+_MOST_KEPT = 1_000_000
+"""Characters of an answer: twice of what a reply shows."""
 _BLIND = (
     "an App Server leaves images out without a word where its model cannot see; "
     "use it as a runtime of `type: app_server`"
@@ -66,6 +68,7 @@ class Turn:
     finish: str = ""
     _resumed: bool = False
     _text: list[str] = field(default_factory=list[str])
+    _kept: int = 0
 
     async def run(self, state: TurnState | None) -> AsyncGenerator[TurnEvent]:
         """The turn's events to its end; see `AgentRuntime.run_turn`."""
@@ -179,9 +182,13 @@ class Turn:
             if thought := _words(delta, "reasoning_content") or _words(delta, "reasoning"):
                 yield ReasoningDelta(_REASONING, thought)
             if text := _words(delta, "content"):
-                self._text.append(text)
+                self._keep(text)
                 yield TextDelta(_TEXT, text)
             self.finish = _words(choice, "finish_reason") or self.finish
+
+    def _keep(self, text: str) -> None:
+        self._text.append(text[: max(0, _MOST_KEPT - self._kept)])
+        self._kept += len(text)
 
     async def _unless_stopped(self, work: Awaitable[T]) -> T:
         done = await unless(self.stop, work)
