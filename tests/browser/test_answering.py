@@ -261,5 +261,19 @@ async def test_what_failed_is_asked_again(open_page: OpenPage, room: AgentRoom) 
     await reacted(room, "🔁")
 
 
+async def test_an_edited_question_is_asked_again(open_page: OpenPage, room: AgentRoom) -> None:
+    mine = await room.person.say(room.id, "what is two and three?")
+    said = await room.agent.say(room.id, "five")
+    for event in (mine, said):
+        await room.agent.react(room.id, event, "🔁")
+    chat = await opened(open_page, room)
+    again = chat.page.get_by_role("button", name="Ask again")
+    await expect(again).to_have_count(1)
+    await chat.message(mine).get_by_role("button", name="Ask again").click()
+    await expect(chat.message(mine).locator(".chip")).to_have_text("🔁2")
+    await expect(again).to_have_count(0)
+    await reacted(room, "🔁")
+
+
 def _stop(chat: ChatPage, name: str) -> Locator:
     return chat.page.locator(".room-pane").get_by_role("button", name=name)

@@ -4,6 +4,7 @@ from playwright.async_api import expect
 from tests.browser.chat_page import OpenPage, opened
 from tests.browser.furniture import AgentRoom, NewUser, group, newest
 from tests.browser.matrix_user import Json, MatrixUser
+from tests.browser.pictures import red_png
 from tests.waiting import eventually
 
 PHONE = {"viewport": {"width": 390, "height": 780}, "has_touch": True, "is_mobile": True}
@@ -18,6 +19,7 @@ async def test_names_are_completed_and_mentioned(
 ) -> None:
     ada, mo = await new_agent("ada"), await new_user("mo")
     people = {"Ada Lovelace": ada, "Meridian": room.agent, "Mo": mo}
+    await ada.set_avatar(await ada.upload(red_png(8, 8), "image/png"))
     kitchen = await group(room.person, people)
     chat = await open_page()
     await chat.resume(room.person)
@@ -27,6 +29,9 @@ async def test_names_are_completed_and_mentioned(
 
     await chat.composer.press_sequentially("Dear @")
     await expect(options.locator(".label")).to_have_text(["Ada Lovelace", "Meridian", "Mo"])
+    await expect(options.locator("img")).to_have_count(1)
+    # A group has no one's face.
+    await expect(chat.page.locator(".room-header .avatar img")).to_have_count(0)
     await keyboard.press("ArrowDown")
     await expect(options.nth(1)).to_have_attribute("aria-selected", "true")
     active = await options.nth(1).get_attribute("id")

@@ -134,6 +134,11 @@ async def test_two_panes_from_700_pixels(open_page: OpenPage, room: AgentRoom) -
         left, _, right, _ = await box(chat.page.locator(".room-pane .composer-box"))
         assert right - left > 400
         assert right <= width
+    hidden = "box => box.scrollHeight - box.clientHeight"
+    await chat.composer.fill("word " * 30)
+    for width in (390, 900):
+        await chat.page.set_viewport_size({"width": width, "height": 700})
+        assert await chat.composer.evaluate(hidden) <= 0
 
 
 async def test_page_itself_never_scrolls(open_page: OpenPage, room: AgentRoom) -> None:

@@ -15,7 +15,7 @@ from letta_matrix.cli.transcript import Transcript, Update, open_questions
 from letta_matrix.cli.views import PlainView
 from letta_matrix.common.waiting import is_set
 from letta_matrix.conversations import notices
-from letta_matrix.matrix.content import edit_content, text_content
+from letta_matrix.matrix.content import MORE, edit_content, text_content
 from letta_matrix.matrix.reactions import ALLOW, ALWAYS, DENY
 
 AGENT = "@agent_1:localhost"
@@ -80,6 +80,26 @@ def test_the_next_part_of_a_long_answer_is_waited_for() -> None:
     assert transcript.patience == pytest.approx(0.5)
     transcript.take(_text("$2", "Part", live=True))
     assert transcript.patience is None
+
+
+def test_what_was_said_before_a_question_ends_nothing() -> None:
+    transcript = Transcript(AGENT, "$q")
+    transcript.take(_event("$1", text_content("I call Bash.", marker=MARK | {MORE: True})))
+    assert transcript.patience is None
+    transcript.take(_asked())
+    transcript.take(_outcome())
+    transcript.take(_text("$2", "Done."))
+    assert transcript.patience == pytest.approx(0.5)
+
+
+def test_a_part_that_says_that_more_is_to_come_ends_nothing() -> None:
+    transcript = Transcript(AGENT, "$q")
+    transcript.take(_text("$1", "Part", live=True))
+    content = edit_content("Part one.", target_event_id="$1", marker=MARK | {MORE: True})
+    transcript.take(_event("$2", content))
+    assert transcript.patience is None
+    transcript.take(_text("$3", "Part two."))
+    assert transcript.patience == pytest.approx(0.5)
 
 
 def test_the_last_notice_waits_for_the_end_of_a_growing_answer() -> None:

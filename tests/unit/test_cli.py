@@ -182,8 +182,8 @@ def test_the_report_is_shown_in_short_lines() -> None:
         "warnings:",
         "  looks: no pictures",
     ]
-    well = {"troubles": [], "warnings": [], "checks": checks[:1]}
-    assert overview.for_people(well) == "troubles: none\nwarnings: none"
+    well = {"troubles": [], "warnings": [], "replica": None, "checks": checks[:1]}
+    assert overview.for_people(well) == "troubles: none\nwarnings: none\nreplica: none"
     assert overview._WHY not in overview.for_people({**report, "agents_in_trouble": 0})
 
 

@@ -182,7 +182,7 @@ async def test_what_is_done_is_said_however_late(stage: Stage) -> None:
     await crashing_at(stage, turn, "freeze")
     again = await stage.reload(turn)
     again.sent_at -= 100_000
-    assert await stage.rerun(again) == "`agent-1` is called `Bob` now."
+    assert await stage.rerun(again) == "The agent is called `Bob` now."
 
 
 async def test_a_homeservers_words_are_no_markdown(

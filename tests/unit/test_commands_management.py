@@ -116,7 +116,7 @@ async def test_a_lost_answer_is_no_failure(stage: Stage, stays: bool) -> None:
 async def test_rename_by_id_user_id_or_name(stage: Stage) -> None:
     for who, name in (("agent-1", "One"), ("@agent_1:test", "Two B"), ("'two b'", "Three")):
         answer = await stage.say(f"rename {who} {name}", BOT_ROOM, sender=ADMIN)
-        assert answer == f"`agent-1` is called `{name}` now."
+        assert answer == f"The agent is called `{name}` now."
     assert [info.name for info in await stage.runtime.list_agents()] == ["Three", "Grace_*"]
 
 

@@ -276,6 +276,12 @@ def test_people_see_what_is_wrong_how_it_shows_and_what_to_do() -> None:
     assert shown[-1] == "1 in trouble, 2 not looked at, 2 well"
 
 
+def test_a_path_that_is_longer_than_a_line_is_shown_whole() -> None:
+    out, path = io.StringIO(), "/srv/" + "letta-matrix/" * 10
+    TerminalView(Console(file=out, width=80)).show(fine(path))
+    assert path in "".join(line.strip(" ✓") for line in out.getvalue().splitlines())
+
+
 @pytest.fixture
 def config_file(tmp_path: Path) -> Path:
     tmp_path.chmod(0o700)

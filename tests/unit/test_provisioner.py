@@ -12,6 +12,7 @@ from tests.fake_homeserver import LOST_ANSWER, FakeHomeserver, Fault, failing
 from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.agents.decoration import RARELY
+from letta_matrix.agents.own_rooms import SERVICE
 from letta_matrix.agents.provisioner import _BACK, _REMOVED
 from letta_matrix.agents.server_help import ADMIN_WANTED
 from letta_matrix.app.checks import encryption
@@ -184,7 +185,9 @@ async def test_a_room_that_exists_is_adopted(site: Site, fake: FakeHomeserver) -
     assert fake.members["!before:test"] == {"@agent_1:test", "@letta:test", PERSON, "@bob:test"}
     written = sorted(e["type"] for e in fake.events["!before:test"])
     access = ["m.room.history_visibility", "m.room.power_levels"]
-    assert written == sorted([*access, "m.room.create", "m.room.name", "m.room.topic"])
+    assert written == sorted([*access, SERVICE, "m.room.create", "m.room.name", "m.room.topic"])
+    (told,) = fake.messages("!before:test", SERVICE)
+    assert told["content"] == {"service_members": ["@letta:test"]}
 
 
 @pytest.mark.parametrize("maker", ["@mallory:test", "@agent_2:test", PERSON])

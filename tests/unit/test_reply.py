@@ -17,7 +17,8 @@ from tests.fake_homeserver import (
 from tests.waiting import Clock, eventually, settled, within
 
 from letta_matrix.conversations.reply import Notice, Reply
-from letta_matrix.matrix.content import CURSOR, LIVE, MARKER
+from letta_matrix.matrix.content import BESIDE, CURSOR, LIVE, MARKER, MORE
+from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import AgentDirectory
@@ -62,6 +63,16 @@ async def in_thread(database: Database, homeserver: Homeserver, directory: Agent
 async def end(reply: Reply, text: str, notice: Notice | None = None) -> dict[str, str]:
     await reply.freeze(text, notice)
     return await reply.deliver()
+
+
+def says_more(fake: FakeHomeserver) -> list[bool]:
+    """Of each part of a reply, whether its last version says that the turn goes on below it."""
+    newest: dict[str, bool] = {}
+    for event in fake.messages(ROOM):
+        marker = event["content"][MARKER]
+        if BESIDE not in marker:
+            newest[Event(event).edited or event["event_id"]] = MORE in marker
+    return list(newest.values())
 
 
 async def test_a_reply_that_is_there_at_once_is_one_event(
@@ -385,6 +396,19 @@ async def test_a_long_reply_is_several_messages_in_order(
     assert len(bodies) > 3
     assert "\n\n".join(bodies) == text
     assert not any(CURSOR in body for body in bodies)
+    assert says_more(fake) == [True] * (len(bodies) - 1) + [False]
+
+
+async def test_what_is_said_before_a_question_says_that_the_turn_goes_on(
+    fake: FakeHomeserver, reply_of: Replies
+) -> None:
+    reply = reply_of()
+    reply.show("I call Bash.")
+    await eventually(lambda: len(fake.bodies(ROOM)) == 1)
+    await reply.beside.post(OutboxKind.APPROVAL, "k1", "May I?")
+    await end(reply, "I call Bash.\n\nDone.")
+    assert fake.bodies(ROOM) == ["I call Bash.", "May I?", "Done."]
+    assert says_more(fake) == [True, False]
 
 
 async def test_a_reply_that_came_out_shorter_leaves_nothing_of_the_old(

@@ -41,6 +41,7 @@ _WORDS = {
     "room_name": "room names",
     "room_topic": "room topics",
     "room_avatar": "room pictures",
+    "service": "that rooms are chats with one agent",
     "access": "who may invite and read in rooms",
     "members": "invitations of agents.room_members",
     "password": "passwords",

@@ -23,6 +23,10 @@ log = structlog.get_logger()
 LONGEST_NAME = 255
 """Characters of a display name or a room name: Synapse takes no longer display name than 256."""
 
+SERVICE = "io.element.functional_members"
+"""State that tells clients who is no part of the talk (MSC4171): a person, an agent and the bot
+are a chat of two, with the agent's face."""
+
 _LONGEST_TOPIC = 1000
 
 
@@ -64,6 +68,7 @@ class OwnRooms:
         applied: dict[str, object] = {
             "room_name": content["name"],
             "room_topic": content["topic"],
+            "service": self._config.bot_user_id,
             "members": members,
             "access": access,
             "power": True,
@@ -117,8 +122,10 @@ class OwnRooms:
         }
 
     def _looks(self, agent: Agent) -> list[dict[str, Any]]:
-        """Its place in the space and its picture, where there are any."""
-        looks: list[dict[str, Any]] = []
+        """What shows it as a chat with the agent; its place in the space and its picture, where
+        there are any."""
+        service = service_content(self._config.bot_user_id)
+        looks: list[dict[str, Any]] = [{"type": SERVICE, "content": service}]
         if space_id := self._home.space_id:
             parent = {"via": [self._config.homeserver.domain], "canonical": True}
             looks.append({"type": "m.space.parent", "state_key": space_id, "content": parent})
@@ -134,6 +141,11 @@ class OwnRooms:
         if version >= 12:
             creation = {**creation, "additional_creators": [self._config.bot_user_id]}
         return content | ({"creation_content": creation} if creation else {})
+
+
+def service_content(bot_user_id: str) -> dict[str, object]:
+    """The content of `SERVICE` in a room with the bot."""
+    return {"service_members": [bot_user_id]}
 
 
 async def bring(bot: Intent, ghost: Intent, room_id: str) -> None:

@@ -18,7 +18,15 @@ from mautrix.errors import MatrixRequestError
 from letta_matrix.agents.decoration import Action, NotAsWanted
 from letta_matrix.agents.earlier_accounts import AccountTaken
 from letta_matrix.agents.home import Home
-from letta_matrix.agents.own_rooms import LONGEST_NAME, OwnRooms, bring, picture_of, point_alias
+from letta_matrix.agents.own_rooms import (
+    LONGEST_NAME,
+    SERVICE,
+    OwnRooms,
+    bring,
+    picture_of,
+    point_alias,
+    service_content,
+)
 from letta_matrix.agents.remembered import Remembered
 from letta_matrix.agents.room_access import change_access, invite_all, uninvited, wanted_access
 from letta_matrix.agents.server_help import ADMIN_WANTED, ServerHelp
@@ -220,7 +228,7 @@ class Provisioner:
             self._told_rooms.add(room_id)
 
     async def _settle_room(self, agent: Agent, ghost: Intent, room_id: str) -> None:
-        space_id = self._home.space_id
+        space_id, bot = self._home.space_id, self._config.bot_user_id
         name, topic = self._rooms.name(agent), self._rooms.topic(agent)
         members = sorted(self._config.agents.room_members)
         access = wanted_access(self._config)
@@ -233,6 +241,7 @@ class Provisioner:
             adorn("room_name", name, partial(state, "m.room.name", {"name": name})),
             adorn("room_topic", topic, partial(state, "m.room.topic", {"topic": topic})),
             adorn("members", members, partial(self._invite, agent, ghost, room_id, members)),
+            adorn("service", bot, partial(state, SERVICE, service_content(bot))),
         ]
         if space_id:
             take_in = partial(self._home.take_in, room_id, applied.get("space"))

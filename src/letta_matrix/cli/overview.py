@@ -102,7 +102,7 @@ def _lines(name: str, value: object, empty: str | None = None) -> list[str]:
         below = [str(item) for item in cast("list[object]", value)]
     else:
         shown = ("no", "yes")[value] if isinstance(value, bool) else value
-        return [f"{name}: {shown}"]
+        return [f"{name}: {'none' if shown is None else shown}"]
     return [f"{name}:", *(f"  {line}" for line in below)] if below else [f"{name}: none"]
 
 

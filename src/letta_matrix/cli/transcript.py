@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from letta_matrix.common.json_fields import mapping
-from letta_matrix.matrix.content import BESIDE, CURSOR, LIVE
+from letta_matrix.matrix.content import BESIDE, CURSOR, LIVE, MORE
 from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.reactions import ALWAYS
 
@@ -191,7 +191,7 @@ class Transcript:
             text = message.text.removesuffix(CURSOR).rstrip()
             return [Update(message.event_id, text, live=True)]
         self._live.discard(message.event_id)
-        self._patience[prompt] = _AFTER_REPLY
+        self._patience[prompt] = None if MORE in message.said.marker else _AFTER_REPLY
         if self._live:
             return [message.update]
         held, self._held = self._held, []

@@ -60,7 +60,7 @@ class PortalReply(Reply):
         # A question is asked elsewhere, and ends nothing here.
         return Break()
 
-    async def _final_entries(self, section: str) -> list[OutboxEntry]:
+    async def _final_entries(self, section: str, *, more: bool = False) -> list[OutboxEntry]:
         return [
             self.events.plain(index, text, self._profile)
             for index, text in enumerate(self._outgoing(section))

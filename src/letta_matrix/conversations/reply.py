@@ -183,7 +183,7 @@ class Reply:
             await self._owed.settle()
             text = self.text
             if section := self._section(text, ended=True):
-                owed = await self._final_entries(section)
+                owed = await self._final_entries(section, more=True)
                 await self._owed.freeze(owed, self._shown_whole(owed))
                 await self._owed.settle()
             self._break = Break.after(text) if text else self._break
@@ -250,26 +250,27 @@ class Reply:
         begun, first = len(self._open_parts()), self._first
         if len(parts) > begun:
             if begun:
-                await self._edit(first + begun - 1, parts[begun - 1], live=False)
-            await self._begin(first + begun, parts[begun], live=live and begun + 1 == len(parts))
+                await self._edit(first + begun - 1, parts[begun - 1], live=False, more=True)
+            more = begun + 1 < len(parts)
+            await self._begin(first + begun, parts[begun], live=live and not more, more=more)
         elif parts and self._shown.get(first + len(parts) - 1) != (parts[-1], live):
             await self._edit(first + len(parts) - 1, parts[-1], live=live)
 
-    async def _begin(self, part: int, text: str, *, live: bool) -> None:
-        entry = self.events.begun(part, text, live=live)
+    async def _begin(self, part: int, text: str, *, live: bool, more: bool) -> None:
+        entry = self.events.begun(part, text, live=live, more=more)
         await self._owed.freeze([entry])
         await self._owed.send(entry)
         if entry.event_id is not None:
             self._shown[part] = text, live
             self.has_begun.set()
 
-    async def _edit(self, part: int, text: str, *, live: bool) -> None:
+    async def _edit(self, part: int, text: str, *, live: bool, more: bool = False) -> None:
         target = self._owed.parts()[part].event_id
         if target is None:
             return
         self._shown.pop(part, None)
         cause = self.events.interim_txn(str(part))
-        content = self.events.interim(text, target, cause, live=live)
+        content = self.events.interim(text, target, cause, live=live, more=more)
         if await self._owed.send_interim(content, cause):
             self._shown[part] = text, live
 
@@ -285,13 +286,18 @@ class Reply:
         section = self._section(text, ended=True)
         return await self._final_entries(section) if section else []
 
-    async def _final_entries(self, section: str) -> list[OutboxEntry]:
+    async def _final_entries(self, section: str, *, more: bool = False) -> list[OutboxEntry]:
         texts = await self._split(section)
         begun = self._open_parts()
         # A text that came out shorter than what was shown leaves nothing of the old parts.
         texts += [_NO_TEXT] * (len(begun) - len(texts))
         return [
-            self.events.final(index, part, begun[place] if place < len(begun) else None)
+            self.events.final(
+                index,
+                part,
+                begun[place] if place < len(begun) else None,
+                more=more or place + 1 < len(texts),
+            )
             for place, part in enumerate(texts)
             for index in [self._first + place]
             if self._shown.get(index) != (part, False) or self.events.pings(part)

@@ -11,6 +11,7 @@ from letta_matrix.matrix.content import (
     ALSO,
     BESIDE,
     MARKER,
+    MORE,
     OPEN,
     edit_content,
     edit_measure,
@@ -63,25 +64,35 @@ class ReplyEvents:
         content |= {MARKER: self.marker(cause), **(more or {})}
         return self.entry(OutboxKind.MESSAGE, part, cause, content)
 
-    def begun(self, part: int, text: str, *, live: bool) -> OutboxEntry:
-        """A part as it first appears: what clients notify about, so without a cursor."""
+    def begun(self, part: int, text: str, *, live: bool, more: bool = False) -> OutboxEntry:
+        """A part as it first appears: what clients notify about, so without a cursor. `more` says,
+        here and below, that the turn goes on when the part is whole."""
         cause = self.txn("message", part)
-        return self._said(OutboxKind.MESSAGE, part, cause, text, live=live, cursor=False)
+        return self._said(
+            OutboxKind.MESSAGE, part, cause, text, _more(more), live=live, cursor=False
+        )
 
-    def interim(self, text: str, target: str, cause: str, *, live: bool) -> dict[str, object]:
+    def interim(
+        self, text: str, target: str, cause: str, *, live: bool, more: bool = False
+    ) -> dict[str, object]:
         """The content of an edit that a later one replaces."""
-        marker = self.marker(cause)
+        marker = self.marker(cause) | _more(more)
         return edit_content(text, target_event_id=target, marker=marker, live=live)
 
-    def final(self, index: int, text: str, begun: OutboxEntry | None) -> OutboxEntry:
+    def final(
+        self, index: int, text: str, begun: OutboxEntry | None, *, more: bool = False
+    ) -> OutboxEntry:
         """A part as it ends: the edit of what has begun, or all of it at once."""
         mentions = named_by_agent(text, self.mentionable)
         if begun is None or begun.event_id is None:
             cause = self.txn("message" if begun is None else "instead", index)
-            return self._said(OutboxKind.MESSAGE, index, cause, text, mentions=mentions)
+            return self._said(
+                OutboxKind.MESSAGE, index, cause, text, _more(more), mentions=mentions
+            )
         cause = self.txn("final", index)
+        marker = self.marker(cause) | _more(more)
         content = edit_content(
-            text, target_event_id=begun.event_id, marker=self.marker(cause), mentions=mentions
+            text, target_event_id=begun.event_id, marker=marker, mentions=mentions
         )
         return self.entry(OutboxKind.FINAL, index, cause, content)
 
@@ -222,6 +233,10 @@ def plain_words(markdown: str) -> str:
 
 def _offers(kind: OutboxKind) -> dict[str, object]:
     return {"offer": True} if kind is OutboxKind.OFFER else {}
+
+
+def _more(more: bool) -> dict[str, object]:
+    return {MORE: True} if more else {}
 
 
 def _open(is_open: bool) -> dict[str, object]:

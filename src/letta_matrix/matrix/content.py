@@ -21,6 +21,10 @@ end: the turn goes on, though nothing of its text grows."""
 ALSO = "also"
 """Key in the marker of a reply to several messages: the ids of those besides `in_reply_to`."""
 
+MORE = "more"
+"""Key in the marker of a part of a reply that is whole, and below which the turn goes on: by the
+next part, or by a question."""
+
 LIVE = "org.matrix.msc4357.live"
 """MSC4357: the message is still growing; its absence in the last edit says that it is complete."""
 

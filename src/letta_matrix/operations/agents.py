@@ -119,7 +119,7 @@ _RENAME = Typed(
         Argument("AGENT", required=True, field="agent_id"),
         Argument("NAME", Kind.TEXT, required=True),
     ),
-    says="{agent_id} is called {name} now.",
+    says="The agent is called {name} now.",
     after="create",
 )
 

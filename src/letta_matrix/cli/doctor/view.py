@@ -96,7 +96,7 @@ class TerminalView(View):
         line = Table.grid(padding=(0, 1))
         line.add_column(width=1)
         line.add_column(width=_NAME)
-        line.add_column()
+        line.add_column(overflow="fold")  # a path that is cut off leads nowhere
         line.add_row(Text(sign, style), Text(_plain(name), "bold"), Text(_plain(finding.says)))
         for what, text in (("shows as: ", finding.shows), ("what to do: ", finding.remedy)):
             if text:

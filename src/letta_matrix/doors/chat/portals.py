@@ -75,8 +75,8 @@ async def _routes(context: CommandContext, only: str) -> str:
     ]
     if not lines:
         return (
-            "Nobody of another network is answered: `portals` in the configuration, or "
-            "`!portal allow CONTACT AGENT`."
+            "Nobody of another network is answered yet: `!portal allow CONTACT AGENT` lets "
+            "somebody be, and so does `portals` in the configuration."
         )
     lines += [f"- Held: {code(room_id, limit=255)}" for room_id in told["held"]]
     if told["doubtful"]:

@@ -72,6 +72,8 @@ export class Composer {
   #listen() {
     this.element.addEventListener("submit", (/** @type {Event} */ event) => this.#submit(event));
     this.#box.addEventListener("input", () => this.#changed());
+    // A phone that is turned has other lines, and letters of another size.
+    addEventListener("resize", () => this.#fit());
     this.#box.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => this.#onKey(event));
     this.#box.addEventListener("paste", (/** @type {ClipboardEvent} */ event) => {
       const { files = [] } = event.clipboardData ?? {};
@@ -143,6 +145,10 @@ export class Composer {
     if (!edits) this.#drafts.set(this.#place, this.#box.value);
     this.attachments.button.hidden = edits;
     this.#button.disabled = !this.#box.value.trim() && (edits || this.attachments.isEmpty);
+    this.#fit();
+  }
+
+  #fit() {
     this.#box.style.height = "auto";
     this.#box.style.height = `${Math.min(this.#box.scrollHeight, TALLEST)}px`;
   }

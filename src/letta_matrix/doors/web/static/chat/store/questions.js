@@ -1,5 +1,6 @@
 /** What agents ask people, and what can be chosen as the answer. */
 
+import { isAgentId } from "./ids.js";
 import { ASK_AGAIN, isAsking, offersAgain } from "./marker.js";
 
 /** @typedef {import("../types.js").Item} Item */
@@ -51,12 +52,15 @@ export function optionsOf(item) {
   return options;
 }
 
-/** What a person can choose at a message. @param {Item} item @returns {Choice[]} */
-export function choicesOf(item) {
+/** What a person can choose at a message. @param {Item} item @param {string} person @returns {Choice[]} */
+export function choicesOf(item, person = "") {
   if (isOpenQuestion(item)) return item.beside === "approval" ? decisionsOf(item) : numbersOf(item);
-  const taken = item.reactions.some(({ key }) => plainKey(key) === ASK_AGAIN);
-  if (item.kind !== "message" || taken || !offersAgain(item)) return [];
-  return [{ key: ASK_AGAIN, word: "Try again", kind: "again" }];
+  const again = item.reactions.find(({ key }) => plainKey(key) === ASK_AGAIN);
+  if (item.kind !== "message" || again?.own) return [];
+  // An agent that puts it on somebody's message offers to be asked what that says now.
+  const offered = again ? item.sender === person && again.senders.some(isAgentId) : offersAgain(item);
+  if (!offered) return [];
+  return [{ key: ASK_AGAIN, word: again ? "Ask again" : "Try again", kind: "again" }];
 }
 
 /** @param {Item} item @returns {Choice[]} */

@@ -211,9 +211,10 @@ export class Room {
     return Boolean(this.ownerId) || (this.joinedCount === 2 && Boolean(this.agentId));
   }
 
+  /** Its own, else the agent's that one is alone with: a group has no one face. */
   get avatar() {
     const own = this.#content("m.room.avatar").url;
-    const agent = this.agentId;
+    const agent = this.answersAll ? this.agentId : null;
     return own ?? (agent ? this.member(agent).avatar : null);
   }
 

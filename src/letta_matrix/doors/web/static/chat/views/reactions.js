@@ -10,7 +10,7 @@ import { h, morph } from "./dom.js";
 
 /** @param {HTMLElement} element @param {Item} item @param {Room} room */
 export function showReactions(element, item, room) {
-  const choices = choicesOf(item);
+  const choices = choicesOf(item, room.ownUserId);
   const offered = new Set(choices.map(({ key }) => plainKey(key)));
   const others = shownOf(item).filter(({ key }) => !offered.has(plainKey(key)));
   const buttons = choices.map((choice) => answerButton(choice, item, room));
