@@ -74,10 +74,9 @@ def test_only_what_runs_nothing_keeps_its_type(media_type: str, sent: str) -> No
 async def test_a_file_that_cannot_be_had_is_a_problem(tmp_path: Any, mxc: str, slug: str) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     config = config_for(tmp_path, homeserver={"url": url, "domain": "test"})
-    caller = Mock(return_value=SimpleNamespace(user_id=config.bot_user_id))
-    homeserver = SimpleNamespace(route=Route(), token="as-secret")
-    toolbox = SimpleNamespace(caller=caller)
-    api: Any = SimpleNamespace(config=config, toolbox=toolbox, homeserver=homeserver)
+    intent = SimpleNamespace(homeserver=SimpleNamespace(route=Route(), token="as-secret"))
+    caller = Mock(return_value=SimpleNamespace(user_id=config.bot_user_id, intent=intent))
+    api: Any = SimpleNamespace(config=config, toolbox=SimpleNamespace(caller=caller))
     async with AsyncExitStack() as opened:
         with pytest.raises(Problem) as caught:
             await forward(api, ANYBODY, Found(mxc), opened)

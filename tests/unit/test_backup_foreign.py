@@ -1,16 +1,19 @@
 """Archives that somebody else has made: they do not say where on this machine something is
 written."""
 
+import gzip
 import io
+import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests import kept_bridge
 from tests.kept_bridge import restored, tree
 
-from letta_matrix.cli.backup.archive import Manifest, writing
+from letta_matrix.cli.backup.archive import MANIFEST, Manifest, read, writing
 from letta_matrix.cli.backup.faults import BackupError
 from letta_matrix.cli.backup.stored import schema_of
 
@@ -92,3 +95,44 @@ async def test_the_database_is_no_server_s(
     odd = replace(manifest, database="synapse/b.db", servers=servers)
     with pytest.raises(BackupError, match="was not made by letta-matrix"):
         await restored(make({"synapse/b.db": content}, odd), tmp_path / "there/config.yaml")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"version": "1\x1b[2J"},
+        {"schema": "0010\n"},
+        {"made_at": 1e300},
+        {"made_at": float("nan")},
+        {"made_at": -1e300},
+    ],
+)
+def test_what_it_says_of_itself_can_be_told(
+    make: Make, manifest: Manifest, odd: dict[str, Any]
+) -> None:
+    with pytest.raises(BackupError, match="does not say what it is"):
+        read(make({}, replace(manifest, **odd)), None)
+
+
+def test_nesting_without_end_is_nothing_that_it_says(tmp_path: Path) -> None:
+    text = b"[" * 100_000
+    with (
+        gzip.open(tmp_path / "b", "wb") as packed,
+        tarfile.open(fileobj=packed, mode="w|") as tar,
+    ):
+        member = tarfile.TarInfo(MANIFEST)
+        member.size = len(text)
+        tar.addfile(member, io.BytesIO(text))
+    with pytest.raises(BackupError, match="is not what it was"):
+        read(tmp_path / "b", None)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_name_without_end_is_not_read(tmp_path: Path, kind: bytes) -> None:
+    """Whatever size it has, nothing of it needs to be there for that."""
+    head = tarfile.TarInfo("x")
+    head.type, head.size = kind, 600_000_000
+    with gzip.open(tmp_path / "b", "wb") as packed:
+        packed.write(head.tobuf(tarfile.USTAR_FORMAT))
+    with pytest.raises(BackupError, match="too long"):
+        read(tmp_path / "b", None)

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Generator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Self, cast
 
 from letta_matrix.cli.backup.age import INTRO, WORK, Sealing, Unsealing
 from letta_matrix.cli.backup.faults import BackupError
@@ -28,6 +28,15 @@ _LEVEL = 3
 _BLOCK = 256 * 1024
 _MOST_TOLD = 50_000_000
 """Bytes of what is read into memory: the two members of ours."""
+
+_LATEST = 253_402_300_800
+"""The end of the year 9999, as a Unix time."""
+_LONGEST_HEADER = 65_536
+_HEADERS = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
+"""Members that tell of the one behind them."""
 
 _FOLDER = "folder"
 """In the place of a digest."""
@@ -154,7 +163,7 @@ def _read(file: BinaryIO, passphrase: str | None, into: Path | None) -> Contents
     if passphrase is not None:
         source = io.BufferedReader(Unsealing(file, passphrase), _BLOCK)
     with gzip.GzipFile(fileobj=source, mode="rb") as packed:
-        with tarfile.open(fileobj=packed, mode="r|") as tar:
+        with tarfile.open(fileobj=packed, mode="r|", tarinfo=_Short) as tar:
             manifest, digests = _members(tar, into)
         # Behind the archive's end: only there it shows whether all is what was written.
         while packed.read(_BLOCK):
@@ -187,7 +196,7 @@ def _members(tar: tarfile.TarFile, into: Path | None) -> tuple[Manifest, dict[st
             continue
         _check(member)
         if member.name in found:
-            raise BackupError(f"{member.name} is in it twice; it was not made by letta-matrix")
+            raise BackupError(f"{member.name!r} is in it twice; it was not made by letta-matrix")
         found[member.name] = member.size, _laid(tar, member, into)
     if manifest is None:
         raise BackupError(OTHER_FILE)
@@ -212,7 +221,7 @@ def _laid(tar: tarfile.TarFile, member: tarfile.TarInfo, into: Path | None) -> s
         return _FOLDER
     source = tar.extractfile(member)
     if source is None:
-        raise BackupError(f"{_DAMAGED}: {member.name} cannot be read")
+        raise BackupError(f"{_DAMAGED}: {member.name!r} cannot be read")
     digest = hashlib.sha256()
     with contextlib.ExitStack() as opened:
         target = None
@@ -244,7 +253,10 @@ def _manifest(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Manifest:
         raise BackupError("it was made by a newer letta-matrix: upgrade letta-matrix")
     kinds = {"version": str, "made_at": float, "schema": str, "database": str, "place": str}
     kinds |= {"servers": bool}
-    if not all(isinstance(told.get(name), kind) for name, kind in kinds.items()):
+    if not all(isinstance(told.get(name), kind) for name, kind in kinds.items()) or not (
+        all(told[name].isprintable() for name, kind in kinds.items() if kind is str)
+        and 0 <= told["made_at"] < _LATEST
+    ):
         raise BackupError(f"{_DAMAGED}: it does not say what it is")
     known = {one.name for one in fields(Manifest)}
     return Manifest(**{name: value for name, value in told.items() if name in known})
@@ -255,7 +267,7 @@ def _told(tar: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, Any]:
     source = tar.extractfile(member) if member.size <= _MOST_TOLD else None
     try:
         return dict(mapping(json.loads(source.read() if source is not None else b"")))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BackupError(f"{_DAMAGED}: {member.name} is not what it was") from None
 
 
@@ -264,6 +276,17 @@ def _member(name: str, size: int, mode: int = 0o600) -> tarfile.TarInfo:
     member = tarfile.TarInfo(name)
     member.size, member.mode = size, mode
     return member
+
+
+class _Short(tarfile.TarInfo):
+    """Refuses what `tarfile` would read into memory, and take apart, at any length."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        found = super().frombuf(buf, encoding, errors)
+        if found.type in _HEADERS and found.size > _LONGEST_HEADER:
+            raise tarfile.ReadError("a name in it is too long")
+        return found
 
 
 class _Hashing(io.RawIOBase):

@@ -58,23 +58,25 @@ async def attached(api: Services, holder: Principal, room: str, event_id: str) -
 async def forward(
     api: Services, holder: Principal, found: Found, opened: AsyncExitStack
 ) -> StreamingResponse:
-    """The file, as the homeserver gives it; `opened` is to be closed after the response. Raises
-    Problem."""
+    """The file, as the homeserver gives it to whom the holder acts as; `opened` is to be closed
+    after the response. Raises Problem."""
     try:
         path = download_path(found.mxc)
     except NoMediaAddress as error:
         text = "There is no file at an address that is none of Matrix."
         raise Problem("not-found", text) from error
     address = f"{api.config.homeserver.url.rstrip('/')}/{path}"
-    user = {"user_id": api.toolbox.caller(holder).user_id}
-    headers = {"Authorization": f"Bearer {api.homeserver.token}", "Accept-Encoding": "identity"}
+    caller = api.toolbox.caller(holder)
+    # Who has logged in comes with a token of their own: ours is for nobody who is not ours.
+    homeserver, user = caller.intent.homeserver, {"user_id": caller.user_id}
+    headers = {"Authorization": f"Bearer {homeserver.token}", "Accept-Encoding": "identity"}
     try:
-        connector = api.homeserver.route.connector()
+        connector = homeserver.route.connector()
         session = aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT)
         await opened.enter_async_context(session)
-        # Redirects lead to where the bytes are; our token does not go beyond the homeserver.
+        # As `Requests.read`: what a redirect leads to may be anything that we can reach.
         response = await opened.enter_async_context(
-            session.get(address, params=user, headers=headers, max_redirects=3)
+            session.get(address, params=user, headers=headers, allow_redirects=False)
         )
     except (aiohttp.ClientError, TimeoutError) as error:
         raise Problem("unavailable", _AWAY) from error
