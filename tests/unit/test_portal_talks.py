@@ -5,9 +5,21 @@ import time
 from typing import Any
 
 import pytest
-from tests.builders import PERSON, message, reaction
+from tests.builders import PERSON, invite, message, reaction
 from tests.fake_homeserver import FakeHomeserver, Fault
-from tests.portal_kit import BOB, BOT, GHOST, LINE, PORTAL, opened, out, said, with_bridge
+from tests.portal_kit import (
+    AGENT,
+    BOB,
+    BOT,
+    GHOST,
+    LINE,
+    PORTAL,
+    bridge_state,
+    opened,
+    out,
+    said,
+    with_bridge,
+)
 from tests.scripts import DONE, held
 from tests.stage import Stage
 from tests.waiting import Clock, eventually
@@ -285,6 +297,61 @@ async def test_who_wants_nothing_is_remembered_though_nobody_answers_yet(
     await ruled.tell(admin('!portal allow ann "Agent 1"'))
     await ruled.tell(said("again"))
     assert out(fake)[2:] == ["echo: again"]
+
+
+async def test_who_wants_nothing_before_their_portal_is_known_is_remembered(
+    ruled: Stage, fake: FakeHomeserver
+) -> None:
+    await ruled.tell(admin("!portal block ann"))
+    await ruled.tell(said("start"), said("Stop"))
+    await opened(ruled)
+    await ruled.tell(admin('!portal allow ann "Agent 1"'))
+    await ruled.tell(said("hello"))
+    assert out(fake) == []
+
+
+async def test_what_was_said_first_counts_first_though_it_is_looked_at_later(
+    ruled: Stage, fake: FakeHomeserver
+) -> None:
+    await ruled.tell(admin("!portal block ann"))
+    await ruled.tell(said("start"))
+    fake.members[PORTAL] = {BOT, GHOST}
+    told = fake.set_state(PORTAL, "m.bridge", bridge_state(), "irc://ann", BOT)
+    first = fake.hold(f"GET .*{PORTAL}/context/")
+    await ruled.admit(invite(LINE, PORTAL, sender=BOT))
+    await eventually(lambda: fake.matching(f"{PORTAL}/context/"))
+    # So it has to look once more, when it knows of the portal.
+    again = fake.hold(f"GET .*{PORTAL}/joined_members")
+    await ruled.admit(told)
+    first.set()
+    await eventually(ruled.stores.portals.all)
+    await ruled.admit(said("stop"))
+    again.set()
+    await ruled.idle()
+    await ruled.tell(admin('!portal allow ann "Agent 1"'))
+    await ruled.tell(said("hello"))
+    assert out(fake) == []
+
+
+async def test_stop_holds_though_the_agent_came_later(stage: Stage, fake: FakeHomeserver) -> None:
+    bridged = await with_bridge(stage, line=None)
+    await bridged.tell(said("stop"))
+    await opened(bridged, invited=AGENT)
+    await bridged.tell(said("hello"))
+    assert out(fake) == []
+
+
+async def test_stop_holds_before_it_is_answered(bridged: Stage, fake: FakeHomeserver) -> None:
+    await opened(bridged)
+    await bridged.admit(said("stop"), said("start"))
+    await bridged.idle()
+    assert out(fake) == [STOPPED, STARTED]
+    answers = fake.hold(f"PUT .*{PORTAL}/send/")
+    await bridged.admit(said("stop"))
+    assert bridged.stores.portals.contacts("irc")[0].stopped
+    answers.set()
+    await bridged.idle()
+    assert out(fake) == [STOPPED, STARTED, STOPPED]
 
 
 async def test_an_answer_that_the_homeserver_does_not_take_is_told_of(
