@@ -59,6 +59,11 @@ def said(text: str, sender: str = GHOST, room_id: str = PORTAL, **fields: Any) -
     return message(text, room_id, sender=sender, **fields)
 
 
+def admin(line: str, room_id: str = "!1:test") -> Json:
+    """A command of an admin."""
+    return message(line, room_id)
+
+
 def out(fake: FakeHomeserver, room_id: str = PORTAL) -> list[str]:
     """What went out to the network."""
     return [event["content"]["body"] for event in fake.messages(room_id)]

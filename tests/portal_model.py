@@ -65,6 +65,7 @@ class Talks:
         own, told = self._names(number)
         if word == "stop" and not self.is_stopped(number):
             self.stopped.add(own if is_in_doubt else told)
+            self.words.pop(number, None)
         elif word == "start":
             self.stopped -= {own} if is_in_doubt else {own, told}
 
@@ -98,7 +99,7 @@ class Talks:
         is_stopped, known = self.is_stopped(number), self.words.get(number, ("", 0.0))
         match word:
             case "stop":
-                is_new = not is_stopped
+                is_new = not is_stopped or (number in self.stopped and not known[0])
                 self.stopped |= {number} if is_new else set()
             case "start":
                 is_new = is_stopped

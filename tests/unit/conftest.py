@@ -116,6 +116,16 @@ async def stage(fake: FakeHomeserver, database_file: Path) -> AsyncGenerator["St
 
 
 @pytest.fixture
+async def ruled(stage: "Stage") -> "Stage":
+    """A stage with a bridge to another network, and a person who is an admin."""
+    from tests.builders import PERSON
+    from tests.portal_kit import with_bridge
+
+    stage._sections |= {"permissions": {"test": "user", PERSON: "admin"}}
+    return await with_bridge(stage)
+
+
+@pytest.fixture
 async def bridged(stage: "Stage") -> "Stage":
     """The same with a bridge to another network, whose contacts agent 1 answers."""
     from tests.portal_kit import with_bridge

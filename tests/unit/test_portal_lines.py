@@ -64,6 +64,22 @@ async def test_a_bot_that_is_silent_is_waited_for_so_long(
     assert (await telling)["answers"] == []
 
 
+async def test_a_bot_that_is_not_in_its_room_is_asked_into_another(
+    bridged: Stage, fake: FakeHomeserver, clock: Clock
+) -> None:
+    clock.stop()
+    first = asyncio.create_task(tell(bridged, "help"))
+    old = await heard(bridged, fake, "help")
+    await clock.until(first.done)
+    # It lost the invite while it was starting, or has left.
+    fake.members[old].discard(BOT)
+    second = asyncio.create_task(tell(bridged, "list"))
+    new = await heard(bridged, fake, "list")
+    await clock.until(second.done)
+    assert fake.members[new] == {LINE, BOT}
+    assert fake.members[old] == set()
+
+
 async def test_a_call_that_comes_again_says_nothing_twice_and_has_the_answers(
     bridged: Stage, fake: FakeHomeserver, clock: Clock
 ) -> None:

@@ -1,13 +1,13 @@
-"""Talks in portals as they go: words that stop them, people who take over, limits, questions."""
+"""Talks in portals as they go: people who take over, limits, questions."""
 
 import asyncio
 import time
 from typing import Any
 
 import pytest
-from tests.builders import PERSON, message, reaction
+from tests.builders import PERSON, reaction
 from tests.fake_homeserver import FakeHomeserver, Fault
-from tests.portal_kit import BOB, BOT, GHOST, LINE, PORTAL, opened, out, said, with_bridge
+from tests.portal_kit import BOB, BOT, GHOST, LINE, PORTAL, admin, opened, out, said, with_bridge
 from tests.scripts import DONE, held
 from tests.stage import Stage
 from tests.waiting import Clock, eventually
@@ -16,45 +16,6 @@ from letta_matrix.matrix.content import MARKER
 from letta_matrix.runtimes.protocol import ApprovalRequested, TextDelta, TurnRequest
 
 OWN = "!1:test"
-STOPPED = "You get no more messages from here. Send START to go on."
-STARTED = "You get messages from here again. Send STOP to end them."
-
-
-def admin(line: str, room_id: str = OWN) -> Any:
-    """A command of an admin."""
-    return message(line, room_id)
-
-
-@pytest.fixture
-async def ruled(stage: Stage) -> Stage:
-    """A stage with a bridge, and a person who is an admin."""
-    stage._sections |= {"permissions": {"test": "user", PERSON: "admin"}}
-    return await with_bridge(stage)
-
-
-async def test_stop_and_start_are_honoured_answered_once_and_remembered(
-    bridged: Stage, fake: FakeHomeserver
-) -> None:
-    await opened(bridged)
-    await bridged.tell(said("STOP"), said("stop"))
-    await bridged.tell(said("hello"), said("Stop."))
-    assert out(fake) == [STOPPED]
-    await bridged.again()
-    await bridged.tell(said("hello"))
-    assert bridged.runtime.asked == []
-    await bridged.tell(said("START"))
-    await bridged.tell(said("start"))
-    await bridged.tell(said("hello"))
-    # The second `start` is a word like any other.
-    assert out(fake) == [STOPPED, STARTED, "echo: start", "echo: hello"]
-
-
-async def test_stop_ends_the_answer_under_way(bridged: Stage, fake: FakeHomeserver) -> None:
-    await opened(bridged)
-    await bridged.admit(said("hang"))
-    await eventually(lambda: bridged.runtime.asked)
-    await bridged.tell(said("stop"))
-    assert out(fake) == [STOPPED]
 
 
 async def test_help_is_answered_once_an_hour(bridged: Stage, fake: FakeHomeserver) -> None:
@@ -63,19 +24,6 @@ async def test_help_is_answered_once_an_hour(bridged: Stage, fake: FakeHomeserve
     await bridged.tell(said("Hilfe"), said("help", origin_server_ts=then + 1000))
     await bridged.tell(said("help", origin_server_ts=then + 7_300_000))
     assert [text[:4] for text in out(fake)] == ["Hier", "A pr"]
-
-
-async def test_stop_holds_for_the_number_though_its_ghost_is_another(
-    stage: Stage, fake: FakeHomeserver
-) -> None:
-    bridged = await with_bridge(stage)
-    fake.profiles[GHOST] = {"com.beeper.bridge.identifiers": ["tel:+15551234567"]}
-    await opened(bridged)
-    await bridged.tell(said("stop"))
-    fake.profiles[BOB] = fake.profiles.pop(GHOST)
-    await opened(bridged, room_id="!b:test", ghosts=(BOB,), channel={"id": "bob"})
-    await bridged.tell(said("hello", BOB, "!b:test"))
-    assert fake.messages("!b:test") == []
 
 
 async def test_what_is_decided_about_contacts_holds_and_is_noted(
@@ -266,25 +214,6 @@ async def test_markers_of_what_goes_out_name_the_agent(
     await bridged.tell(said("hello", BOT), said("hello"))
     (answer,) = fake.messages(PORTAL)
     assert answer["content"][MARKER]["agent_id"] == "agent-1"
-
-
-async def test_who_wants_nothing_is_remembered_though_nobody_answers_yet(
-    ruled: Stage, fake: FakeHomeserver
-) -> None:
-    await opened(ruled)
-    await ruled.tell(admin("!portal block ann"))
-    await ruled.tell(said("Stop"))
-    await ruled.tell(admin('!portal allow ann "Agent 1"'))
-    await ruled.tell(said("hello"))
-    assert out(fake) == []
-    await ruled.tell(said("START"))
-    await ruled.tell(said("hello"))
-    assert out(fake) == [STARTED, "echo: hello"]
-    await ruled.tell(admin("!portal block ann"))
-    await ruled.tell(said("stop"), said("start"))
-    await ruled.tell(admin('!portal allow ann "Agent 1"'))
-    await ruled.tell(said("again"))
-    assert out(fake)[2:] == ["echo: again"]
 
 
 async def test_an_answer_that_the_homeserver_does_not_take_is_told_of(

@@ -119,7 +119,7 @@ async def test_parked_events_are_routed_once_in_order(inbox: Inbox) -> None:
         await inbox.admit(f"t{number}", [entry(str(number), InboxState.PARKED)])
     await inbox.admit("other", [entry("x", InboxState.PARKED, room_id="!2:test")])
 
-    def route(event: Event) -> InboxEntry:
+    async def route(event: Event, _: bool) -> InboxEntry:
         turn = new_turn(event, "agent-1", str(event["content"]["body"]))  # type: ignore[index]
         return InboxEntry(turn.event_id, turn.room_id, event, InboxState.ROUTED, [turn])
 
@@ -189,7 +189,11 @@ async def test_a_command_for_the_bot_has_no_agent(inbox: Inbox, database: Databa
 async def test_a_parked_event_stays_parked_while_its_room_is_unknown(inbox: Inbox) -> None:
     parked = entry("early", InboxState.PARKED)
     await inbox.admit("t1", [parked])
-    assert await inbox.unpark(parked.room_id, lambda _: parked) == []
+
+    async def route(*_: object) -> InboxEntry:
+        return parked
+
+    assert await inbox.unpark(parked.room_id, route) == []
     assert await inbox.parked_rooms() == [parked.room_id]
 
 

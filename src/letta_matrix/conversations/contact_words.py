@@ -60,7 +60,8 @@ class ContactWords:
         is_stopped = self._policy.decided(name, turn.sender).stopped
         match keyword:
             case Keyword.STOP:
-                is_new = not is_stopped
+                # It holds since it was heard; whoever was told of no word since is told now.
+                is_new = not is_stopped or (known.stopped and not known.word)
                 await self._cancel(lambda one: one.room_id == turn.room_id)
             case Keyword.START:
                 is_new = is_stopped

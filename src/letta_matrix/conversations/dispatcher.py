@@ -44,7 +44,8 @@ class Dispatcher:
     is stored; `arrived` hears of every event once it is stored; `room_changed` hears of rooms
     whose members, name or readers are others now; `amended` of turns whose messages were edited or
     redacted, `queued` of turns that come to wait behind another; `refers` finds, until a time of
-    the loop's clock, what an event refers to; `learn` is shown each event before it is routed.
+    the loop's clock, what an event refers to; `learn` is shown each event before it is routed,
+    again where that had to wait.
     """
 
     _router: Router
@@ -159,14 +160,14 @@ class Dispatcher:
         until = clock.now() + _PATIENCE
         history = [keeping(event, await self.refers(event, until)) for event in history]
         meanwhile = self._openings.amendments(room_id)
-        new = await self._inbox.unpark(
-            room_id,
-            lambda event: self._router.route(event, kept_refers(event)),
-            history,
-            agent_id,
-            meanwhile,
-        )
+        new = await self._inbox.unpark(room_id, self._again, history, agent_id, meanwhile)
         self.queues.start(new)
+
+    async def _again(self, event: Mapping[str, Any], was_routed: bool) -> InboxEntry | None:
+        if not was_routed:
+            # What it tells of its room could not be understood before the room was known.
+            await self.learn(event)
+        return self._router.route(event, kept_refers(event))
 
     async def amend(self, amendment: Amendment) -> None:
         """Let an amendment take effect that did not come with the sender's own event."""
@@ -206,9 +207,7 @@ class Dispatcher:
             # Of who talks on other networks nothing counts but what the portal policy says.
             if (amending := self._router.amends(event)) is not None:
                 return amending
-            # Nobody of a network is heard in a room that is not known to be a portal yet.
-            unclear = not self._router.portals.is_portal(event.get("room_id"))
-            return self._put_off(self._router.route(event), NOTHING, unclear=unclear)
+            return self._put_off(self._router.route(event), NOTHING)
         if (answer := self.takes(event)) is not None:
             taken.append(answer)
             return entry_for(event, InboxState.ROUTED)
@@ -220,16 +219,13 @@ class Dispatcher:
             # An answer to an event of ours is none to what was said before.
             return entry
         refers = await self.refers(event, until)
-        # What is for nobody in a room may be for the one of us who is just coming into it.
-        return self._put_off(self._router.route(event, refers), refers, unclear=True)
+        return self._put_off(self._router.route(event, refers), refers)
 
-    def _put_off(
-        self, entry: InboxEntry | None, refers: Refers, *, unclear: bool = False
-    ) -> InboxEntry | None:
+    def _put_off(self, entry: InboxEntry | None, refers: Refers) -> InboxEntry | None:
         if entry is not None and entry.turns:
             entry.turns = self._loops.allowed(entry.turns)
             entry.state = entry.state if entry.turns else InboxState.REFUSED
-        return entry and self._openings.put_off(entry, refers, unclear=unclear)
+        return entry and self._openings.put_off(entry, refers)
 
     def _amend(self, amended: Amended, new: Sequence[Turn]) -> None:
         """Tell of an amendment, with the turns as this process has them."""

@@ -35,12 +35,13 @@ class Openings:
         if room_id not in self:
             self._meanwhile.pop(room_id, None)
 
-    def put_off(self, entry: InboxEntry, refers: Refers, *, unclear: bool = False) -> InboxEntry:
-        """What speaks to an agent waits until its room is open, and with `unclear` what might,
-        once it is known what the room is; an invite is what opens it."""
+    def put_off(self, entry: InboxEntry, refers: Refers) -> InboxEntry:
+        """What speaks to an agent waits until its room is open, and so does what is for nobody: it
+        may be for the one of us who is just coming in, and what waited before it is learned from
+        before it is. An invite is what opens the room."""
         is_invite = any(turn.kind is TurnKind.INVITE for turn in entry.turns)
-        might = unclear and entry.state is InboxState.IGNORED
-        if not (entry.turns or might) or is_invite or entry.room_id not in self:
+        waits = bool(entry.turns) or entry.state is InboxState.IGNORED
+        if not waits or is_invite or entry.room_id not in self:
             return entry
         event = keeping(entry.event, refers)
         return replace(entry, event=event, state=InboxState.PARKED, turns=[])

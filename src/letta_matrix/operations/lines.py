@@ -87,9 +87,12 @@ class LineOperations:
                 raise ToolError(text, Fault.NOT_FOUND)
             return found[0]
         key = f"line room {bridge.name}"
-        known = await self._meta.get(key)
+        known = await self._meta.get(key) or ""
         if known in joined:
-            return str(known)
+            if bridge.bot in await line.joined_members(known):
+                return known
+            # An invite that came while the bridge was starting is taken by nobody any more.
+            await line.leave(known)
         content = {"preset": "private_chat", "is_direct": True, "invite": [bridge.bot]}
         with self._heard(bridge.bot) as heard:
             room_id = await line.create_room(content)

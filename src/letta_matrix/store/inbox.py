@@ -1,7 +1,7 @@
 """Events as they arrived from the homeserver, stored before they are acknowledged."""
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -137,13 +137,13 @@ class Inbox:
     async def unpark(
         self,
         room_id: str,
-        route: Callable[[Event], InboxEntry | None],
+        route: Callable[[Event, bool], Awaitable[InboxEntry | None]],
         history: Sequence[Event] = (),
         agent_id: str | None = None,
         amendments: Sequence[Amendment] = (),
     ) -> list[Turn]:
-        """Route what was parked for a room; returns the new turns, in order, as the `amendments`
-        that came meanwhile have changed them.
+        """Route what was parked for a room, and tell `route` whether it was routed before; returns
+        the new turns, in order, as the `amendments` that came meanwhile have changed them.
 
         `history` is what was said there since one of our users was invited, oldest first, which
         the homeserver may never have pushed; of what came and was routed before, only the turns
@@ -152,9 +152,13 @@ class Inbox:
         parked = (inbox.c.room_id == room_id) & (inbox.c.state == InboxState.PARKED)
         query = select(inbox.c.event).where(parked).order_by(inbox.c.seq)
         told = {str(event.get("event_id")): event for event in history}
+        routed = await self.known(list(told))
         for event in await self._database.values(query):
-            told.setdefault(str(event.get("event_id")), event)
-        entries = [entry for event in told.values() if (entry := route(event)) is not None]
+            event_id = str(event.get("event_id"))
+            told.setdefault(event_id, event)
+            routed.discard(event_id)
+        looked_at = [await route(event, event_id in routed) for event_id, event in told.items()]
+        entries = [entry for entry in looked_at if entry is not None]
 
         def store(connection: Connection) -> list[Turn]:
             now = time.time()
