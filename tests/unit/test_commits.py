@@ -59,17 +59,19 @@ class Held:
 
 
 async def together(database: Database, *works: Work) -> list[object]:
-    """What becomes of work that waits while the thread is busy."""
+    """What becomes of work that waits while the thread is busy, in this order."""
     held = Held(database)
     await held.begun()
-    waiting = [asyncio.create_task(database.write(work)) for work in works]
-    await wait(database, len(works))
+    waiting = list[asyncio.Task[object]]()
+    for work in works:
+        waiting.append(asyncio.create_task(database.write(work)))
+        await wait(database, len(waiting))
     await held.let_go()
     return await within(asyncio.gather(*waiting, return_exceptions=True))
 
 
 async def wait(database: Database, count: int) -> None:
-    """Until so much waits for the thread, in the order in which it was begun."""
+    """Until so much waits for the thread."""
     await eventually(lambda: len(database.commits._waiting) == count)
 
 

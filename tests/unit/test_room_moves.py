@@ -6,6 +6,7 @@ import pytest
 from tests.builders import PERSON, invite, message
 from tests.fake_homeserver import FakeHomeserver
 from tests.stage import Stage
+from tests.waiting import eventually
 
 from letta_matrix.conversations import notices
 from letta_matrix.store.agents import Agent
@@ -104,6 +105,26 @@ async def test_an_invitation_may_come_first(stage: Stage, fake: FakeHomeserver) 
     await stage.tell(message("and on", NEW))
     first, second = stage.runtime.asked
     assert first.conversation_id == second.conversation_id
+
+
+async def test_nobody_is_heard_in_the_new_room_before_the_talk_goes_on_there(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    await in_old(stage, fake)
+    stage.refuse(f"POST .*{NEW}/join")
+    await stage.tell(replaced(fake))
+    looked = len(fake.matching(f"GET .*{OLD}/state/{TOMBSTONE}"))
+    released = fake.hold(f"GET .*{OLD}/state/{TOMBSTONE}")
+    await stage.admit(invite(GHOST, NEW), message("and on", NEW))
+    await eventually(lambda: len(fake.matching(f"GET .*{OLD}/state/{TOMBSTONE}")) > looked)
+    await stage.admit(message("and further on", NEW), message("elsewhere", OWN))
+    # What is heard is asked by now.
+    await eventually(lambda: fake.bodies(OWN))
+    released.set()
+    await stage.idle()
+    first, _, *here = stage.runtime.asked
+    assert [one.text for one in here] == ["and on", "and further on"]
+    assert {one.conversation_id for one in here} == {first.conversation_id}
 
 
 async def test_what_began_in_the_new_room_goes_on_there(stage: Stage, fake: FakeHomeserver) -> None:

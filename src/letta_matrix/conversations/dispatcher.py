@@ -82,7 +82,7 @@ class Dispatcher:
                 self._openings.begin(turn.room_id)
         self.queues.recover(unfinished)
         for room_id in await self._inbox.parked_rooms():
-            if self._router.knows(room_id) and room_id not in self._openings:
+            if self._router.knows(room_id):
                 await self.room_known(room_id)
 
     async def admit(
@@ -134,6 +134,9 @@ class Dispatcher:
         """Look again at what arrived for a room before it was known to be an agent's. `history`
         is what was said there since the agent (`agent_id`, "" for the bot) was invited, oldest
         first: the homeserver does not push what came before it joined."""
+        if agent_id is None and room_id in self._openings:
+            # Whoever comes in tells first what was said before.
+            return
         async with self._admitting:
             await self._look_again(room_id, history, agent_id)
 

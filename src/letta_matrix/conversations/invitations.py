@@ -30,8 +30,8 @@ class Invitations:
     people wrote meanwhile, as clients do that make a room and send the first message at once, is
     taken up in order.
 
-    `entered` hears of the turn and of whom of us, before the turn ends: what it does may happen
-    again. `look` learns what the room is, before anything that was said there is routed.
+    `entered` hears of the turn and of whom of us, before anybody is heard there: what it does may
+    happen again. `look` learns what the room is, before anything that was said there is routed.
     """
 
     _homeserver: Homeserver
@@ -73,9 +73,10 @@ class Invitations:
             await self._rooms.joined(
                 turn.room_id, user_id, direct=len(people) <= 1, since=turn.sent_at
             )
+            # What was talked about in the room that this one replaces goes on with the first words.
+            await self._entered(turn, intent)
             await self._dispatcher.room_known(turn.room_id, history, turn.agent_id)
         await self._finish_answers(turn.room_id, intent)
-        await self._entered(turn, intent)
         log.info("invite taken", user=user_id, room=turn.room_id, by=turn.sender)
         await self._turns.finish(turn, Outcome.ANSWERED)
 
