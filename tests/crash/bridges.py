@@ -5,8 +5,8 @@ import json
 import os
 import signal
 import sqlite3
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -295,28 +295,29 @@ class Bridges:
         return self.rows(query, room.room_id, room.thread_id)
 
     def rows(self, query: str, *values: object) -> list[Any]:
-        if self.database is not None:
-            to = self.database.translate_connect_args(username="user", database="dbname")
-            with psycopg.connect(**to) as connection:
-                asked = query.replace("?", "%s").encode()
-                return connection.execute(asked, values).fetchall()
-        with closing(self._database("ro")) as database:
-            return database.execute(query, values).fetchall()
+        with self._asked("ro", query, values) as answer:
+            return list(answer.fetchall())
 
     def age_question(self, event_id: str, seconds: float) -> None:
         """Let a question be older, while no bridge runs."""
         assert self._process is None
-        with closing(self._database("rw")) as database, database:
-            changed = database.execute(
-                "UPDATE approvals SET asked_at = asked_at - ?1, expires_at = expires_at - ?1"
-                " WHERE prompt_txn = (SELECT txn_id FROM outbox WHERE event_id = ?2)",
-                (seconds, event_id),
-            )
+        change = (
+            "UPDATE approvals SET asked_at = asked_at - ?, expires_at = expires_at - ?"
+            " WHERE prompt_txn = (SELECT txn_id FROM outbox WHERE event_id = ?)"
+        )
+        with self._asked("rw", change, (seconds, seconds, event_id)) as changed:
             assert changed.rowcount == 1
 
-    def _database(self, mode: str) -> sqlite3.Connection:
+    @contextmanager
+    def _asked(self, mode: str, query: str, values: Sequence[object]) -> Generator[Any]:
+        if self.database is not None:
+            to = self.database.translate_connect_args(username="user", database="dbname")
+            with psycopg.connect(**to) as connection:
+                yield connection.execute(query.replace("?", "%s").encode(), values)
+            return
         path = f"file:{self.directory / 'letta-matrix.db'}?mode={mode}"
-        return sqlite3.connect(path, uri=True, timeout=DEADLINE)
+        with closing(sqlite3.connect(path, uri=True, timeout=DEADLINE)) as database, database:
+            yield database.execute(query, tuple(values))
 
     async def replies(self, room: Room) -> list[Said]:
         """What the agent said, as the person sees it, but for what stands beside its answers:

@@ -1,7 +1,9 @@
 """Data directories that all crash tests share; each test has an agent of its own."""
 
+import os
 import secrets
 from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -10,12 +12,28 @@ from tests.crash.bridges import Bridges, Mind
 from tests.crash.nursery import Nursery
 from tests.crash.person import Person
 from tests.fake_letta_api import FakeLettaApi
+from tests.postgres import PASSWORD, PostgresServer
 from tests.servers import Homeserver, LettaServer
 from tests.stub_model import StubModel
+
+from letta_matrix.store.database import database_url
 
 pytest.register_assert_rewrite("tests.crash.checks")
 
 Build = Callable[..., Bridges]
+ON_POSTGRES = "CRASH_ON_POSTGRES" in os.environ
+"""Whether all that dies here has its database on a server."""
+
+
+@pytest.fixture(scope="package")
+def new_database(request: pytest.FixtureRequest) -> Callable[[], URL]:
+    """Makes one on a PostgreSQL server."""
+
+    def made() -> URL:
+        postgres: PostgresServer = request.getfixturevalue("postgres")
+        return database_url(postgres.url(postgres.migrated()), Path(), PASSWORD)
+
+    return made
 
 
 @pytest.fixture(scope="package")
@@ -24,6 +42,7 @@ async def build(
     homeserver: Homeserver,
     app_server: LettaServer,
     stub_model: StubModel,
+    new_database: Callable[[], URL],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncGenerator[Build]:
     """Makes a data directory, with no bridge running, for one person."""
@@ -33,8 +52,9 @@ async def build(
     async with Nursery() as nursery:
 
         def made(
-            name: str, runtime: dict[str, str], mind: Mind, database: URL | None = None
+            name: str, runtime: dict[str, str], mind: Mind, *, on_postgres: bool = ON_POSTGRES
         ) -> Bridges:
+            database = new_database() if on_postgres else None
             directory = tmp_path_factory.mktemp(name)
             servers = homeserver, app_server, stub_model, person, http
             return Bridges(directory, *servers, runtime, mind, nursery, database)

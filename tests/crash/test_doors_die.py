@@ -5,13 +5,12 @@ import secrets
 from collections.abc import AsyncGenerator
 
 import pytest
-from sqlalchemy import make_url
 from tests.crash.bridges import Bridges, Room
 
 from letta_matrix.access.principal import TOOL_SCOPES
 from letta_matrix.access.secrets import issue
 from letta_matrix.client import LettaMatrix, Unreachable
-from letta_matrix.store.database import Database
+from letta_matrix.store.database import Database, database_url
 from letta_matrix.store.tokens import TokenStore
 
 _POINTS = [
@@ -35,7 +34,7 @@ async def room(house: Bridges) -> Room:
 async def program(house: Bridges, room: Room) -> AsyncGenerator[LettaMatrix]:
     """A program that may act as the agent."""
     text, token = issue(agent_id=room.agent_id, scopes=TOOL_SCOPES)
-    database = Database(make_url(f"sqlite+pysqlite:///{house.directory / 'letta-matrix.db'}"))
+    database = Database(house.database or database_url("sqlite:///", house.directory))
     await TokenStore(database).add(token)
     await database.close()
     async with LettaMatrix(f"http://127.0.0.1:{house.port}", text, timeout=60) as client:

@@ -17,13 +17,12 @@ from tests.crash.checks import (
 )
 from tests.crash.conftest import Build
 from tests.crash.points import ENDING_POINTS
-from tests.postgres import PASSWORD, PostgresServer
+from tests.postgres import PostgresServer
 from tests.servers import LettaServer
 from tests.stub_model import StubModel
 from tests.waiting import eventually
 
 from letta_matrix.matrix.reactions import ALLOW
-from letta_matrix.store.database import database_url
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +31,12 @@ async def bridges(
     house: Bridges,
     app_server: LettaServer,
     stub_model: StubModel,
-    postgres: PostgresServer,
 ) -> AsyncGenerator[Bridges]:
     """A house whose database is on a server."""
     await house.stop()
     await house.delete_agents()
     runtime = {"type": "app_server", "url": app_server.url}
-    url = database_url(postgres.url(postgres.migrated()), Path(), PASSWORD)
-    house = build("crash-postgres", runtime, stub_model, url)
+    house = build("crash-postgres", runtime, stub_model, on_postgres=True)
     await house.write_config()
     yield house
     await house.stop()
