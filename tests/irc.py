@@ -14,6 +14,8 @@ from tests.waiting import eventually
 _VENV = Path(__file__).parents[1] / "build" / "heisenbridge"
 BRIDGE_BOT, GHOSTS = "@heisenbridge:localhost", r"@irc_(.+):localhost"
 
+_SHOWN = 8_000
+"""Characters of the bridge's output that are shown where a test fails beside it."""
 _CONFIG = """
 [Global]
   Name = irc.test
@@ -28,7 +30,6 @@ _CONFIG = """
   DNS = no
   Ident = no
   PAM = no
-  PidFile = {directory}/pid
 """
 
 
@@ -52,7 +53,7 @@ def ngircd_in(directory: Path) -> Generator[int]:
     port, program = free_port(), ngircd_path()
     assert program is not None
     config = directory / "ngircd.conf"
-    config.write_text(_CONFIG.format(port=port, directory=directory))
+    config.write_text(_CONFIG.format(port=port))
     with (directory / "ngircd.log").open("wb") as log:
         process = subprocess.Popen([program, "-n", "-f", str(config)], stdout=log, stderr=log)
     try:
@@ -76,10 +77,14 @@ def heisenbridge_on(file: Path, homeserver_url: str, owner: str) -> Generator[No
         owner,
         homeserver_url,
     ]
-    with file.with_suffix(".log").open("wb") as log:
+    output = file.with_suffix(".log")
+    with output.open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         yield
+    except BaseException as error:
+        error.add_note(f"heisenbridge has said:\n{output.read_text()[-_SHOWN:]}")
+        raise
     finally:
         process.terminate()
         process.wait()
@@ -95,6 +100,7 @@ class IrcClient:
     members: set[str] = field(default_factory=set[str])
     online: set[str] = field(default_factory=set[str])
     welcome: asyncio.Event = field(default_factory=asyncio.Event)
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
 
     def do(self, line: str) -> None:
         """Send a line of the protocol (RFC 2812)."""
@@ -107,8 +113,13 @@ class IrcClient:
         """Wait until somebody is on the network."""
 
         def is_there() -> bool:
-            self.do(f"ISON {nick}")
+            # One question at a time: servers delay who asks too often.
+            if self.answered.is_set():
+                self.answered.clear()
+                self.do(f"ISON {nick}")
             return nick in self.online
+
+        self.answered.set()
 
         await eventually(is_there, what=f"{nick} on the network")
 
@@ -125,6 +136,7 @@ class IrcClient:
             self.welcome.set()
         elif words[1:2] == ["303"]:
             self.online = {*words[3].removeprefix(":").split()}
+            self.answered.set()
         elif words[1:2] == ["JOIN"]:
             self.members.add(who)
         elif words[1:2] == ["PRIVMSG"]:

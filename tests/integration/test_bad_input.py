@@ -23,7 +23,7 @@ from tests.integration.bridge_world import (
     new_agent,
 )
 from tests.servers import Homeserver, free_port
-from tests.waiting import eventually
+from tests.waiting import DEADLINE, eventually
 
 from letta_matrix.app.bridge import Bridge
 from letta_matrix.conversations import notices
@@ -133,7 +133,7 @@ async def test_events_with_odd_fields_are_taken(world: World, ann: Person, room:
         assert (await deliver(world, [event]))[0] == 200, event
     last = await ann.send(room.room_id, "and now?")
     await eventually(lambda: world.asked(room)[-1:] and world.asked(room)[-1].message_id == last)
-    await world.idle()
+    await world.idle(room.room_id)
     all_ = await ann.said(room)
     answered = {one["content"][MARKER]["in_reply_to"] for one in all_ if not one["live"]}
     assert answered == {last, *(event["event_id"] for event in events)}
@@ -199,7 +199,7 @@ async def locked(world: World) -> AsyncGenerator[sqlite3.Connection]:
     database = world.bridge.app.stores.database
     await database.execute(text("PRAGMA busy_timeout = 100"))
     file = world.config.directory / DATABASE
-    other = sqlite3.connect(file, isolation_level=None)
+    other = sqlite3.connect(file, timeout=DEADLINE, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     yield other
     other.close()
@@ -209,7 +209,7 @@ async def locked(world: World) -> AsyncGenerator[sqlite3.Connection]:
 async def test_a_locked_database_acknowledges_nothing_and_recovers(
     world: World, ann: Person, room: Room, locked: sqlite3.Connection
 ) -> None:
-    before, asked = await count(world, "transactions_refused"), len(world.runtime.asked)
+    before = await count(world, "transactions_refused")
     events = [event_in(room, ann.user_id, "while locked")]
     status, answer = await deliver(world, events, "locked")
     assert (status, answer["errcode"]) == (500, "M_UNKNOWN")
@@ -219,7 +219,7 @@ async def test_a_locked_database_acknowledges_nothing_and_recovers(
         return await count(world, "transactions_refused") - before
 
     await eventually(refused, lambda times: times >= 2)
-    assert len(world.runtime.asked) == asked
+    assert world.asked(room) == []
     (told,) = [one for one in (await world.health())["checks"] if one["name"] == "database"]
     assert told["remedy"] == "another program holds it: end that one"
     pings = await count(world, "pings")

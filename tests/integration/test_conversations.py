@@ -232,7 +232,7 @@ async def test_hostile_replies_are_harmless(world: World, ann: Person, room: Roo
     world.runtime.script = say
     asked = {await ann.send(room.room_id, name): name for name in HOSTILE}
     await eventually(lambda: len(world.asked(room)) == len(HOSTILE))
-    await world.idle()
+    await world.idle(room.room_id)
     said = await ann.said(room)
     answered = {asked[one["content"][MARKER]["in_reply_to"]] for one in said if not one["live"]}
     assert answered == set(HOSTILE)

@@ -19,7 +19,6 @@ from tests.scripts import obey
 from tests.servers import Homeserver
 from tests.waiting import eventually
 
-from letta_matrix.matrix.content import MARKER
 from letta_matrix.runtimes.memory import MemoryRuntime
 
 LINE = "@letta_irc:localhost"
@@ -44,16 +43,23 @@ class Network:
     ann: IrcClient
 
     async def tell(self, text: str, room: str = "") -> None:
-        """An operator talks to the bridge's bot, as far as that answers."""
-        person, where = self.world.person, f" --room {room}" if room else ""
-        said = await person.send(self.operator.room_id, f"!portal tell{where} {text}")
+        """An operator says something to the bridge's bot."""
+        where = f" --room {room}" if room else ""
+        await self.world.person.send(self.operator.room_id, f"!portal tell{where} {text}")
 
-        async def answered() -> bool:
-            events = await person.timeline(self.operator.room_id, "m.room.message")
-            markers = (event["content"].get(MARKER, {}) for event in events)
-            return any(marker.get("in_reply_to") == said for marker in markers)
+    async def hears(self, answer: str) -> None:
+        """Wait until the bridge's bot has said this where the line reads it."""
+        line = self.world.as_user(LINE)
 
-        await eventually(answered, what=f"an answer to {text!r}")
+        async def said() -> list[str]:
+            rooms = (await line.get("/joined_rooms"))["joined_rooms"]
+            bodies = [await line.bodies(room, BRIDGE_BOT) for room in rooms]
+            return [body for some in bodies for body in some]
+
+        def is_told(said: list[str]) -> bool:
+            return any(answer in one for one in said)
+
+        await eventually(said, is_told, what=f"the answer {answer!r}")
 
 
 @pytest.fixture(scope="module")
@@ -65,23 +71,38 @@ async def network(
     directory, runtime = tmp_path_factory.mktemp("irc"), MemoryRuntime(script=obey)
     sections: Json = {"portals": [PORTAL], "conversations": {"envelope": ""}}
     file = homeserver.irc_registration
-    with ngircd_in(directory) as port, heisenbridge_on(file, homeserver.url, LINE):
+    with ngircd_in(directory) as port:
         async with (
             bridge_on(homeserver, directory, ann, runtime, **sections) as world,
             irc_client(port, "ann") as client,
         ):
-            made = Network(world, await world.meet(new_agent("Ada")), client)
-            await made.tell("addnetwork net")
-            await made.tell(f"addserver net 127.0.0.1 {port}")
-            await made.tell("open net")
-            await made.tell("nick letta", "net")
-            await made.tell("connect", "net")
-            # It says that it connects; who is not there yet joins nothing.
-            await client.meets("letta")
-            client.do("JOIN #lobby")
-            await made.tell("join #lobby", "net")
-            await eventually(lambda: "letta" in client.members, what="the line is in the channel")
-            yield made
+            # Not before: it invites its owner once, whom our bridge makes.
+            with heisenbridge_on(file, homeserver.url, LINE):
+                made = Network(world, await world.meet(new_agent("Ada")), client)
+                # It listens before it is ready, and loses what it hears until then. When it is, it
+                # makes a room with its owner.
+                rooms = world.bridge.app.stores.rooms
+                await eventually(
+                    lambda: any(LINE in rooms.ours_in(room) for room in rooms.all()),
+                    what="the bridge's own room",
+                )
+                for text, answer, room in (
+                    ("addnetwork net", "Network added.", ""),
+                    (f"addserver net 127.0.0.1 {port}", "Server added.", ""),
+                    ("open net", "Welcome to the network room for net!", ""),
+                    ("nick letta", "Nickname set to letta", "net"),
+                    ("connect", "Connecting to 127.0.0.1", "net"),
+                ):
+                    await made.tell(text, room)
+                    await made.hears(answer)
+                # It says that it connects; who is not there yet joins nothing.
+                await client.meets("letta")
+                client.do("JOIN #lobby")
+                await made.tell("join #lobby", "net")
+                await eventually(
+                    lambda: "letta" in client.members, what="the line is in the channel"
+                )
+                yield made
 
 
 async def test_an_agent_answers_in_a_query(network: Network) -> None:
