@@ -169,7 +169,7 @@ def _compose(words: Words) -> None:
     rest = words[words.index(verb) + 1 :]
     named = [place for place, word in enumerate(rest) if word in services]
     assert named or verb == "up", words
-    given = rest[named[0] + 1 :] if named else []
+    given = rest[named[0] + 1 :] if named else ()
     if given and rest[named[0]] == "letta-matrix":
         # Of the image that is what `run` begins with.
         check(("letta-matrix", *given) if verb == "run" else given)
