@@ -83,6 +83,24 @@ async def test_words_for_a_room_that_is_not_known_yet_wait(
     assert fake.bodies("!3:test") == ["echo: early", "echo: bird"]
 
 
+async def test_of_a_room_for_which_nothing_waits_the_database_is_not_asked(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_for: list[str] = []
+    unpark = stage.stores.inbox.unpark
+
+    async def counted(room_id: str, *given: Any) -> Any:
+        asked_for.append(room_id)
+        return await unpark(room_id, *given)
+
+    monkeypatch.setattr(stage.stores.inbox, "unpark", counted)
+    await stage.admit(message("early", "!3:test"))
+    await stage.add(3)
+    for room_id in ("!1:test", "!3:test", "!3:test"):
+        await stage.dispatcher.room_known(room_id)
+    assert asked_for == ["!3:test"]
+
+
 async def test_parked_words_survive_a_crash_after_the_room_was_saved(
     stage: Stage, fake: FakeHomeserver
 ) -> None:

@@ -66,6 +66,7 @@ class Dispatcher:
     def __post_init__(self) -> None:
         self._openings = Openings()
         self._admitting = asyncio.Lock()
+        self._parked = set[str]()
         self.counters: Counter[str] = Counter()
         self.queues = TurnQueues(self.runners, self.counters, self.queued, self._ended)
 
@@ -81,7 +82,9 @@ class Dispatcher:
                 # What was said before it was taken comes first.
                 self._openings.begin(turn.room_id)
         self.queues.recover(unfinished)
-        for room_id in await self._inbox.parked_rooms():
+        parked = await self._inbox.parked_rooms()
+        self._parked.update(parked)
+        for room_id in parked:
             if self._router.knows(room_id):
                 await self.room_known(room_id)
 
@@ -107,6 +110,8 @@ class Dispatcher:
             await self._note(event)
             sorted_out.append(await self._sort(event, taken, until))
         entries = _each_turn_once([entry for entry in sorted_out if entry is not None])
+        parked = (entry.room_id for entry in entries if entry.state is InboxState.PARKED)
+        self._parked.update(parked)
         admitted = await self._inbox.admit(txn_id, entries, missed=missed)
         for amended in admitted.amended:
             self._amend(amended, admitted.turns)
@@ -160,10 +165,15 @@ class Dispatcher:
     async def _look_again(
         self, room_id: str, history: Sequence[Mapping[str, Any]] = (), agent_id: str | None = None
     ) -> None:
+        if not history and room_id not in self._parked:
+            # Of thousands of agents' rooms at a start the database is not to be asked.
+            return
         until = clock.now() + _PATIENCE
         history = [keeping(event, await self.refers(event, until)) for event in history]
         meanwhile = self._openings.amendments(room_id)
         new = await self._inbox.unpark(room_id, self._again, history, agent_id, meanwhile)
+        if self._router.knows(room_id):
+            self._parked.discard(room_id)
         self.queues.start(new)
 
     async def _again(self, event: Mapping[str, Any], was_routed: bool) -> InboxEntry | None:
