@@ -14,8 +14,8 @@ from typing import Any
 from urllib.parse import unquote
 
 import typer
-import yaml
 from starlette.routing import compile_path
+from tests.compose_kit import services_of
 from tests.doc_blocks import ROOT
 from tests.rest_document import OPERATIONS
 from tests.shell_words import Words, commands
@@ -162,18 +162,21 @@ def _register(words: Words) -> None:
 
 
 def _compose(words: Words) -> None:
-    services = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    services = {name for file in _COMPOSE for name in services_of(file)}
     files = [words[place + 1] for place, word in enumerate(words) if word == "-f"]
     assert all((ROOT / file).exists() for file in files), files
     verb = next(word for word in words if word in _VERBS)
     rest = words[words.index(verb) + 1 :]
     named = [place for place, word in enumerate(rest) if word in services]
-    assert bool(named) == (verb != "up"), words
-    if verb == "exec" and rest[named[0]] == "letta-matrix":
-        check(rest[named[0] + 1 :])
+    assert named or verb == "up", words
+    given = rest[named[0] + 1 :] if named else ()
+    if given and rest[named[0]] == "letta-matrix":
+        # Of the image that is what `run` begins with.
+        check(("letta-matrix", *given) if verb == "run" else given)
 
 
-_VERBS = ("up", "run", "exec", "restart")
+_COMPOSE = ("compose.yaml", "compose.scale.yaml")
+_VERBS = ("up", "run", "exec", "restart", "stop")
 
 
 def _python(words: Words) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import re
 import shutil
 import ssl
@@ -11,10 +10,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 import yaml
+from tests.compose_kit import HERE, made, mounts_of, nginx_in, services_of
 from tests.nginx import nginx_path
 
 from letta_matrix.config import load_config
@@ -25,26 +24,16 @@ from letta_matrix.runtimes.keeper.remote import RemoteKeeper
 from letta_matrix.runtimes.keeper.secret import token_in
 from letta_matrix.stack import agents_alone, compose
 from letta_matrix.stack.certificate import ends_soon, self_signed
-from letta_matrix.stack.compose import Volumes, Wanted, make_files, summary
+from letta_matrix.stack.compose import Wanted, summary
 from letta_matrix.stack.errors import StackError
 
-HERE = Path(__file__).parents[2]
-COMPOSE = yaml.safe_load((HERE / "compose.yaml").read_text(encoding="utf-8"))
-SERVICES = cast("dict[str, dict[str, Any]]", COMPOSE["services"])
-MINE = {name: str(os.getuid()) for name in ("BRIDGE_UID", "APP_SERVER_UID", "SYNAPSE_UID")}
-MINE["POSTGRES_UID"] = str(os.getuid())
+SERVICES = services_of("compose.yaml")
 SECRETS = (
     "postgres-secret/password",
     "app-server-secret/token",
     "keeper-secret/token",
     "secrets/admin.password",
 )
-
-
-def made(root: Path, **env: str) -> Volumes:
-    volumes = Volumes(root, MINE)
-    make_files(volumes, Wanted.of(env))
-    return volumes
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -71,14 +60,9 @@ def test_files_are_made_once_and_belong_to_whoever_reads_them(tmp_path: Path) ->
 
 
 def test_no_container_sees_a_secret_that_is_another_ones() -> None:
-    mounts = {
-        name: [str(one).partition(":")[0] for one in service.get("volumes", [])]
-        for name, service in SERVICES.items()
-    }
-    readers = {
-        volume: {name for name, volumes in mounts.items() if volume in volumes}
-        for volume in ("secrets", "postgres-secret", "app-server-secret", "keeper-secret", "bridge")
-    }
+    mounts = mounts_of(SERVICES)
+    kept = ("secrets", "postgres-secret", "app-server-secret", "keeper-secret", "bridge")
+    readers = {volume: mounts[volume] for volume in kept}
     once = {"setup", "account"}
     assert readers == {
         "secrets": once,
@@ -243,22 +227,17 @@ def test_the_example_of_settings_names_what_compose_reads() -> None:
     images = {name for name in read if name.endswith("_IMAGE")}
     example = (HERE / ".env.example").read_text(encoding="utf-8")
     named = set(re.findall(r"^#([A-Z_]+)=", example, re.MULTILINE))
-    assert read - images - {"GEMINI_API_KEY", "OPENROUTER_API_KEY"} == named
+    of_compose_itself = {"COMPOSE_FILE"}
+    assert read - images - {"GEMINI_API_KEY", "OPENROUTER_API_KEY"} == named - of_compose_itself
     # Nothing is set in it, a password least of all.
     assert not [line for line in example.splitlines() if line and not line.startswith("#")]
 
 
 @pytest.mark.skipif(nginx_path() is None, reason="Debian's nginx is not installed")
-def test_nginx_accepts_its_configuration(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backends", ["backends.conf", "backends.scale.conf"])
+def test_nginx_accepts_its_configuration(backends: str, tmp_path: Path) -> None:
     made(tmp_path)
-    given = (HERE / "deploy/compose/nginx.conf").read_text(encoding="utf-8")
-    here = re.sub(r"\b(synapse|element|letta-matrix):(?=\d)", "127.0.0.1:", given)
-    # In one step: the test's folder is one below /tmp.
-    here = re.sub(r"/(web|tmp)/", lambda found: f"{tmp_path}/{found[1]}/", here)
-    here = here.replace("pid /run/nginx.pid", f"pid {tmp_path}/pid")
-    (tmp_path / "tmp").mkdir()
-    config = tmp_path / "nginx.conf"
-    config.write_text(here)
+    config = nginx_in(tmp_path, backends)
     program = nginx_path()
     assert program is not None
     done = subprocess.run(

@@ -1,8 +1,9 @@
 """What the containers of compose.yaml need before they start: files with secrets, made once.
 
 `python -m letta_matrix.stack.compose files|account|show`, as root of a container that has the
-others' volumes below `/volumes` (`VOLUMES`). What is there already stays as it is: it is the
-operator's. Each file belongs to the user of the container that reads it.
+others' volumes below `/volumes` (`VOLUMES`); compose.scale.yaml has `files scale` and `database`
+besides. What is there already stays as it is: it is the operator's. Each file belongs to the user
+of the container that reads it.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ import yaml
 from letta_matrix.common.private_files import write_private
 from letta_matrix.config import load_config
 from letta_matrix.stack.certificate import ends_soon, self_signed
+from letta_matrix.stack.compose_scale import make_database, make_scale_secrets
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.registration import registration
 from letta_matrix.stack.silence import status_of
@@ -29,6 +31,7 @@ from letta_matrix.stack.synapse import Synapse, new_signing_key
 _ROOT = "root"
 _ADMIN = "secrets/admin.password"
 _BRIDGE_USER, _APP_SERVER_USER, _SYNAPSE_USER, _POSTGRES_USER = 10001, 10002, 991, 999
+_REDIS_USER = 999
 _LOOKS, _PAUSE = 240, 0.5
 _APPSERVICE = "http://letta-matrix:29377"
 _PUBLIC = ("MATRIX_PUBLIC_URL", "LETTA_PUBLIC_URL", "MCP_PUBLIC_URL")
@@ -71,6 +74,7 @@ class Volumes:
             "app-server": int(env.get("APP_SERVER_UID") or _APP_SERVER_USER),
             "synapse": int(env.get("SYNAPSE_UID") or _SYNAPSE_USER),
             "postgres": int(env.get("POSTGRES_UID") or _POSTGRES_USER),
+            "redis": int(env.get("REDIS_UID") or _REDIS_USER),
         }
 
     def path(self, name: str) -> Path:
@@ -268,6 +272,11 @@ def main() -> None:
         match sys.argv[1:]:
             case ["files"]:
                 make_files(volumes, wanted)
+            case ["files", "scale"]:
+                make_files(volumes, wanted)
+                make_scale_secrets(volumes)
+            case ["database"]:
+                asyncio.run(make_database(volumes, "postgres", 5432))
             case ["account"]:
                 asyncio.run(make_account(volumes, wanted, "synapse", 8008))
             case ["show"]:
