@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tests.builders import PERSON, agent, invite, message
-from tests.fake_homeserver import LOST_ANSWER, FakeHomeserver, failing
+from tests.fake_homeserver import LOST_ANSWER, FakeHomeserver, Fault, failing
 from tests.scripts import held
 from tests.stage import Stage
 from tests.waiting import Clock, eventually, settled
@@ -32,6 +32,26 @@ async def test_an_invited_agent_joins_and_talks_to_one_person(
     assert stage.stores.rooms.ours_in(ROOM) == {GHOST: True}
     await stage.tell(message("hello", ROOM))
     assert fake.bodies(ROOM) == ["echo: hello"]
+
+
+async def test_who_is_invited_before_their_account_was_made_comes_in(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    present(fake)
+    unknown = {"errcode": "M_FORBIDDEN", "error": "has not registered this user"}
+    fake.fail(f"POST .*{ROOM}/join", Fault(403, unknown))
+    await stage.tell(invite(GHOST, ROOM))
+    assert GHOST in fake.users
+    assert GHOST in fake.members[ROOM]
+
+
+async def test_who_may_not_come_in_is_not_asked_twice(stage: Stage, fake: FakeHomeserver) -> None:
+    present(fake)
+    fake.users.add(GHOST)
+    fake.fail(f"POST .*{ROOM}/join", Fault(403, {"errcode": "M_FORBIDDEN", "error": "banned"}))
+    await stage.tell(invite(GHOST, ROOM))
+    assert GHOST not in fake.members[ROOM]
+    assert stage.stores.rooms.ours_in(ROOM) == {}
 
 
 async def test_among_several_people_it_waits_to_be_addressed(
@@ -108,6 +128,7 @@ async def test_invites_by_people_who_may_not_are_rejected(
 
 
 async def test_an_invite_that_was_taken_back_is_let_go(stage: Stage, fake: FakeHomeserver) -> None:
+    fake.users.add(GHOST)
     stage.refuse("POST .*/join")
     await stage.tell(invite(GHOST, ROOM), message("hello", ROOM))
     assert stage.stores.rooms.ours_in(ROOM) == {}

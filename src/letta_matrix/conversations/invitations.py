@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 
 import structlog
-from mautrix.errors import MatrixRequestError
+from mautrix.errors import MatrixRequestError, MForbidden
 
 from letta_matrix.common.json_fields import Json
 from letta_matrix.common.parts import part
@@ -56,7 +56,7 @@ class Invitations:
                 log.info("invite rejected", user=user_id, room=turn.room_id, by=turn.sender)
                 await self._turns.finish(turn, Outcome.DROPPED)
                 return
-            await intent.join(turn.room_id)
+            await _join(intent, turn.room_id)
             await self._rooms.learn(turn.room_id, lambda: self._people(intent, turn.room_id))
         except MatrixRequestError as error:
             if not is_refusal(error):
@@ -99,6 +99,16 @@ class Invitations:
     async def give_up(self, turn: Turn) -> None:
         """Let an invite go that cannot be taken."""
         await self._turns.finish(turn, Outcome.FAILED)
+
+
+async def _join(intent: Intent, room_id: str) -> None:
+    try:
+        await intent.join(room_id)
+    except MForbidden:
+        # A line may be asked in before its account has been made, which is made for that.
+        if await intent.register() is False:
+            raise
+        await intent.join(room_id)
 
 
 async def _said_since(invite: Turn, intent: Intent) -> list[Json]:
