@@ -1,6 +1,8 @@
 """STOP of contacts holds from when it is heard, in whichever order a portal, its agent and what was
 said there become known."""
 
+import time
+
 from tests.builders import invite
 from tests.fake_homeserver import FakeHomeserver
 from tests.portal_kit import (
@@ -21,6 +23,7 @@ from tests.portal_kit import (
 from tests.stage import Stage
 from tests.waiting import eventually
 
+DAY = 86_400
 STOPPED = "You get no more messages from here. Send START to go on."
 STARTED = "You get messages from here again. Send STOP to end them."
 
@@ -135,6 +138,39 @@ async def test_stop_holds_before_it_is_answered(bridged: Stage, fake: FakeHomese
     answers.set()
     await bridged.idle()
     assert out(fake) == [STOPPED, STARTED, STOPPED]
+
+
+async def test_a_stop_that_comes_again_undoes_no_start(
+    bridged: Stage, fake: FakeHomeserver
+) -> None:
+    await opened(bridged)
+    stop, start = said("stop"), said("start")
+    start["origin_server_ts"] = stop["origin_server_ts"] + 1
+    for _ in range(2):
+        await bridged.tell(stop, start)
+    await bridged.tell(said("hello"))
+    assert out(fake) == [STOPPED, STARTED, "echo: hello"]
+
+
+async def test_what_a_bridge_tells_of_long_ago_stops_nobody(
+    bridged: Stage, fake: FakeHomeserver
+) -> None:
+    await opened(bridged)
+    await bridged.tell(said("Cancel", origin_server_ts=int((time.time() - 40 * DAY) * 1000)))
+    await bridged.tell(said("hello"))
+    assert out(fake) == ["echo: hello"]
+
+
+async def test_stop_and_start_just_before_the_agent_came_count_in_their_order(
+    bridged: Stage, fake: FakeHomeserver
+) -> None:
+    await opened(bridged)
+    earlier = [int((time.time() - seconds) * 1000) for seconds in (600, 300)]
+    await bridged.tell(said("stop", origin_server_ts=earlier[0]))
+    await bridged.tell(said("hello"))
+    await bridged.tell(said("start", origin_server_ts=earlier[1]))
+    await bridged.tell(said("hello again"))
+    assert out(fake) == ["echo: hello again"]
 
 
 async def test_who_typed_by_hand_before_the_portal_is_known_is_not_talked_over(

@@ -110,7 +110,7 @@ class App:
         # Rooms of other networks.
         portals = self.portals = PortalPolicy(config.bridges, stores.portals, *known, clock.now)
         self.takeovers = Takeovers(portals, bot.user_id)
-        self.opt_outs = OptOuts(portals)
+        self.opt_outs = OptOuts(portals, rooms)
         budget = DayBudget(portals, turns, stores.sent, clock.now)
         line = self.phone_line = PhoneLine(config, stores, homeserver, portals, budget, sure)
         lookout = self.lookout = Lookout(portals, homeserver, rooms, conversations)

@@ -65,7 +65,8 @@ class ContactWords:
                 await self._cancel(lambda one: one.room_id == turn.room_id)
             case Keyword.START:
                 is_new = is_stopped
-                await let_go_on(book, name, self._policy.all_names(name, turn.sender))
+                names = self._policy.all_names(name, turn.sender)
+                await let_go_on(book, name, names, turn.sent_at)
             case Keyword.HELP:
                 is_new = known.word != keyword or turn.sent_at - known.told_at > _AGAIN
         if is_new or is_mine:

@@ -104,6 +104,11 @@ class Rooms:
         """When one of our users was invited (Unix time): what was said before is not for it."""
         return self._since.get((room_id, user_id), 0.0)
 
+    def began(self, room_id: str) -> float:
+        """When the first of our users there was invited (Unix time), 0 where none was."""
+        ours = self._members.get(room_id, ())
+        return min((self.since(room_id, user_id) for user_id in ours), default=0.0)
+
     async def joined(self, room_id: str, user_id: str, *, direct: bool, since: float = 0.0) -> None:
         """One of our users is in a room now, invited at `since` (Unix time)."""
         values = {"room_id": room_id, "user_id": user_id, "direct": direct, "joined_at": since}
