@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 from tests.builders import PERSON, invite, message
-from tests.fake_homeserver import FakeHomeserver
+from tests.fake_homeserver import FakeHomeserver, failing
 from tests.stage import Stage
-from tests.waiting import eventually
+from tests.waiting import Clock, eventually
 
 from letta_matrix.conversations import notices
 from letta_matrix.store.agents import Agent
@@ -122,6 +122,27 @@ async def test_nobody_is_heard_in_the_new_room_before_the_talk_goes_on_there(
     await eventually(lambda: fake.bodies(OWN))
     released.set()
     await stage.idle()
+    first, _, *here = stage.runtime.asked
+    assert [one.text for one in here] == ["and on", "and further on"]
+    assert {one.conversation_id for one in here} == {first.conversation_id}
+
+
+async def test_a_try_to_come_in_that_fails_lets_nobody_be_heard_before_the_next(
+    stage: Stage, fake: FakeHomeserver, clock: Clock
+) -> None:
+    await in_old(stage, fake)
+    stage.refuse(f"POST .*{NEW}/join")
+    await stage.tell(replaced(fake))
+    create = f"GET .*{NEW}/state/m.room.create"
+    fake.fail(create, *[failing(502)] * 200)
+    await stage.admit(invite(GHOST, NEW), message("and on", NEW))
+    await eventually(lambda: fake.matching(create))
+    tries = len(fake.matching(f"POST .*{NEW}/join"))
+    await clock.until(lambda: len(fake.matching(f"POST .*{NEW}/join")) > tries)
+    await stage.admit(message("and further on", NEW), message("elsewhere", OWN))
+    await eventually(lambda: fake.bodies(OWN))
+    fake.heal()
+    await clock.until(lambda: not stage.dispatcher.queues.unfinished())
     first, _, *here = stage.runtime.asked
     assert [one.text for one in here] == ["and on", "and further on"]
     assert {one.conversation_id for one in here} == {first.conversation_id}

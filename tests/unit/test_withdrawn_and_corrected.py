@@ -5,20 +5,26 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from tests.builders import edit, message, reaction, redaction
+from tests.builders import edit, invite, message, reaction, redaction
 from tests.scripts import held, obey
 from tests.stage import Stage
 from tests.waiting import eventually, settled
 
 from letta_matrix.conversations import notices
+from letta_matrix.conversations.new_turns import new_turn
 from letta_matrix.matrix.reactions import ASK_AGAIN, STOP
 from letta_matrix.runtimes.protocol import TurnEvent, TurnRequest
 from letta_matrix.store.outbox import OutboxEntry
-from letta_matrix.store.turns import Outcome
+from letta_matrix.store.turns import Outcome, Turn
 
 ROOM = "!1:test"
 BOB = "@bob:test"
 GHOST = "@agent_1:test"
+
+
+def coming_into(room_id: str) -> Turn:
+    """One of us was invited."""
+    return new_turn(invite(GHOST, room_id), "agent-1", GHOST)
 
 
 @pytest.fixture
@@ -321,7 +327,7 @@ async def test_what_waits_for_its_room_can_be_edited(stage: Stage) -> None:
     named = {"m.mentions": {"user_ids": ["@agent_1:test"]}}
     said = message("hi", "!group:test")
     said["content"] |= named
-    async with stage.dispatcher.opening("!group:test"):
+    async with stage.dispatcher.opening(coming_into("!group:test")):
         await stage.admit(said)
         await stage.admit(edit(said["event_id"], "ho", "!group:test", new=named))
     await stage.dispatcher.room_known("!group:test")
@@ -343,7 +349,7 @@ async def test_nothing_overtakes_what_waited_for_its_room(
         return await unpark(*given)
 
     async def come() -> None:
-        async with stage.dispatcher.opening("!group:test"):
+        async with stage.dispatcher.opening(coming_into("!group:test")):
             await opened.wait()
 
     coming = asyncio.create_task(come())
@@ -363,7 +369,7 @@ async def test_nothing_overtakes_what_waited_for_its_room(
 async def test_what_was_removed_while_its_room_opened_is_not_asked(stage: Stage) -> None:
     await stage.stores.rooms.joined("!group:test", "@agent_1:test", direct=True)
     said = message("a secret", "!group:test")
-    async with stage.dispatcher.opening("!group:test"):
+    async with stage.dispatcher.opening(coming_into("!group:test")):
         await stage.admit(redaction(said["event_id"], "!group:test"))
         await stage.dispatcher.room_known("!group:test", [said], "agent-1")
     await stage.idle()

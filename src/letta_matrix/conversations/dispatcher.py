@@ -80,7 +80,7 @@ class Dispatcher:
                 self._turns.conversations.expect(turn.place)
             if turn.kind is TurnKind.INVITE:
                 # What was said before it was taken comes first.
-                self._openings.begin(turn.room_id)
+                self._openings.begin(turn.room_id, turn.turn_id)
         self.queues.recover(unfinished)
         parked = await self._inbox.parked_rooms()
         self._parked.update(parked)
@@ -146,21 +146,19 @@ class Dispatcher:
             await self._look_again(room_id, history, agent_id)
 
     @asynccontextmanager
-    async def opening(self, room_id: str) -> AsyncGenerator[None]:
-        """One of our users comes into a room: what arrives meanwhile waits for what was said
-        before, which `room_known` is told, and is taken up at the end."""
-        self._openings.begin(room_id)
-        try:
-            yield
-        finally:
-            await self._opened(room_id)
+    async def opening(self, turn: Turn) -> AsyncGenerator[None]:
+        """One of our users comes into a turn's room: what arrives meanwhile waits for what was said
+        before, which `room_known` is told, and is taken up at the end. Of a try that fails it
+        waits for the next, or for the turn's end."""
+        self._openings.begin(turn.room_id, turn.turn_id)
+        yield
+        await self._opened(turn)
 
-    async def _opened(self, room_id: str) -> None:
+    async def _opened(self, turn: Turn) -> None:
         # Nothing that arrives may come between what has waited and the end of waiting.
         async with self._admitting:
-            self._openings.end(room_id)
-            if room_id not in self._openings:
-                await self._look_again(room_id)
+            if self._openings.end(turn.room_id, turn.turn_id):
+                await self._look_again(turn.room_id)
 
     async def _look_again(
         self, room_id: str, history: Sequence[Mapping[str, Any]] = (), agent_id: str | None = None
@@ -269,9 +267,9 @@ class Dispatcher:
             await self._rooms.left(room_id, user_id, sent_at(event))
 
     async def _ended(self, turn: Turn) -> None:
-        """The room of an invite that an earlier process began to take is open, or is not to be."""
+        """The room of an invite is open, or is not to be."""
         if turn.kind is TurnKind.INVITE:
-            await self._opened(turn.room_id)
+            await self._opened(turn)
 
 
 def _each_turn_once(entries: list[InboxEntry]) -> list[InboxEntry]:

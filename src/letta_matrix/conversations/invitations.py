@@ -64,7 +64,7 @@ class Invitations:
             log.info("invite not taken", user=user_id, room=turn.room_id, reason=refusal(error))
             await self._turns.finish(turn, Outcome.FAILED)
             return
-        async with self._dispatcher.opening(turn.room_id):
+        async with self._dispatcher.opening(turn):
             history = await _said_since(turn, intent)
             # Before the room is known: what cannot be looked at yet is not to be heard as if it
             # were no portal.

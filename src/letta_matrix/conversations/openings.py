@@ -1,6 +1,5 @@
 """Rooms that one of our users is coming into: what arrives there waits for what was said before."""
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -19,21 +18,26 @@ class Openings:
     """The rooms that are being opened, and the edits and redactions that came for them."""
 
     def __init__(self) -> None:
-        self._open_by = Counter[str]()
+        self._open_by: dict[str, set[str]] = {}
         self._meanwhile: dict[str, list[Amendment]] = {}
 
     def __contains__(self, room_id: str) -> bool:
         return room_id in self._open_by
 
-    def begin(self, room_id: str) -> None:
-        """One of our users comes into a room: what arrives for it meanwhile waits."""
-        self._open_by[room_id] += 1
+    def begin(self, room_id: str, by: str) -> None:
+        """One of our users comes into a room `by` a turn: what arrives for it meanwhile waits."""
+        self._open_by.setdefault(room_id, set()).add(by)
 
-    def end(self, room_id: str) -> None:
-        """It is in, or not to be."""
-        self._open_by -= Counter({room_id: 1})
-        if room_id not in self:
+    def end(self, room_id: str, by: str) -> bool:
+        """It is in, or not to be; whether nothing waits any more that did until now."""
+        turns = self._open_by.get(room_id, set())
+        if by not in turns:
+            return False
+        turns.remove(by)
+        if not turns:
+            del self._open_by[room_id]
             self._meanwhile.pop(room_id, None)
+        return not turns
 
     def put_off(self, entry: InboxEntry, refers: Refers) -> InboxEntry:
         """What speaks to an agent waits until its room is open, and so does what is for nobody: it

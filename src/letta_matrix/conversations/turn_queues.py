@@ -45,8 +45,7 @@ class Runner(Protocol):
 @part
 class TurnQueues:
     """Runs turns by their kind's runner, with a worker for each queue. `queued` hears of turns
-    that come to wait behind another, `ended` of those that an earlier process began, `journeys` of
-    all that end."""
+    that come to wait behind another, `ended` and `journeys` of those that end."""
 
     _runners: Mapping[TurnKind, Runner]
     _counters: Counter[str]
@@ -152,9 +151,8 @@ class TurnQueues:
             if (over := self._over.pop(turn.turn_id, None)) is not None:
                 over.set()
             self._tried.discard(turn.turn_id)
-            if turn.turn_id in self._recovered:
-                self._recovered.discard(turn.turn_id)
-                await self._end_quietly(turn)
+            self._recovered.discard(turn.turn_id)
+            await self._end_quietly(turn)
         if not queue:
             del self._queues[key]
 
