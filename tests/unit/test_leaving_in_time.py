@@ -10,6 +10,7 @@ from tests.fake_homeserver import FakeHomeserver
 from tests.waiting import Clock, eventually
 
 from letta_matrix.common.clock import now
+from letta_matrix.matrix.api import Leaves
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.pacing import Pacer
@@ -63,3 +64,10 @@ async def test_what_comes_too_late_does_not_leave(
     assert await ghost.send(ROOM, "m.room.message", {"body": "x"}, "txn")
     assert len(fake.matching(f"{SEND}m.room.message/txn")) == 1
     assert ghost.homeserver.writes == 2 + is_connected
+
+
+async def test_who_stood_still_before_writing_does_not_write(clock: Clock) -> None:
+    leaves = Leaves(now() + 5, asyncio.timeout(None))
+    clock.advance(6)
+    with pytest.raises(RuntimeError, match="late"):
+        leaves.is_out()

@@ -61,11 +61,15 @@ class Leaves:
         self.limit.reschedule(self.deadline)
 
     def is_out(self) -> None:
-        """The first of it is, and the rest of a large one follows. Raises RuntimeError, which
-        keeps it back, where it has ended meanwhile."""
-        if not self._is_out:
-            self.limit.reschedule(None)
-            self._is_out = True
+        """The first of it is about to be, and the rest of a large one follows. Raises RuntimeError,
+        which keeps it back, where it comes too late or has ended meanwhile."""
+        if self._is_out:
+            return
+        # A process that stood still is late without any timer of its own having said so.
+        if asyncio.get_running_loop().time() > self.deadline:
+            raise RuntimeError("too late to leave")
+        self.limit.reschedule(None)
+        self._is_out = True
 
 
 def trace() -> aiohttp.TraceConfig:
