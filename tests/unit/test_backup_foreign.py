@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tests import kept_bridge
-from tests.kept_bridge import restored, tree
+from tests.kept_bridge import restored, tree, typed
 
 from letta_matrix.cli.backup.archive import MANIFEST, Manifest, read, writing
 from letta_matrix.cli.backup.faults import BackupError
@@ -112,6 +112,20 @@ def test_what_it_says_of_itself_can_be_told(
 ) -> None:
     with pytest.raises(BackupError, match="does not say what it is"):
         read(make({}, replace(manifest, **odd)), None)
+
+
+@pytest.mark.parametrize("odd", ["\u00a0", "\u3000", "\u200d", "\u202e", "\udcff", "\U000e0001"])
+async def test_a_place_with_whatever_its_name_has_is_one(
+    make: Make, manifest: Manifest, tmp_path: Path, odd: str
+) -> None:
+    file, config = make({}, replace(manifest, place=f"a{odd}b.db")), tmp_path / "there/config.yaml"
+    done = await typed("restore", file, "-c", config)
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / f"there/a{odd}b.db").is_file()
+    assert odd not in done.output
+    away = replace(manifest, place=f"/none/a{odd}b.db")
+    with pytest.raises(BackupError, match=r"--database /none/a\\u"):
+        await restored(make({}, away), tmp_path / "other/config.yaml")
 
 
 def test_nesting_without_end_is_nothing_that_it_says(tmp_path: Path) -> None:

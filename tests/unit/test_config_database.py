@@ -7,7 +7,7 @@ from tests.postgres import PASSWORD
 
 from letta_matrix.access.database import url_of_database
 from letta_matrix.config import Config, ConfigError, load_config
-from letta_matrix.store.database import hosts_of
+from letta_matrix.store.database import database_url, hosts_of
 
 LEAST = """
 homeserver: {url: http://localhost:8008, domain: test}
@@ -42,6 +42,20 @@ def test_one_in_the_address_is_taken_out_of_it(tmp_path: Path) -> None:
     assert "p%40ss" not in repr(config)
 
 
+@pytest.mark.parametrize("servers", ["db.test", "one.test:1,two.test"])
+@pytest.mark.parametrize(
+    ("given", "password", "query"),
+    [("pa,ss", "pa,ss", ""), ("p%40s", "p@s", "?application_name=a,b@c"), ("p?s", "p?s", "")],
+)
+def test_it_ends_where_the_servers_begin(
+    tmp_path: Path, servers: str, given: str, password: str, query: str
+) -> None:
+    config = loaded(tmp_path, URL=f"postgresql://us,er:{given}@{servers}/d{query}")
+    assert config.database_password == password
+    assert config.database.url == f"postgresql://us,er@{servers}/d{query}"
+    assert hosts_of(url_of_database(config)) == servers
+
+
 def test_several_servers_are_named_as_for_psql(tmp_path: Path) -> None:
     config = loaded(
         tmp_path, URL="postgresql://u:secret@one.test:5432,two.test:5433/d?sslmode=require"
@@ -50,6 +64,26 @@ def test_several_servers_are_named_as_for_psql(tmp_path: Path) -> None:
     assert (url.username, url.password, url.database) == ("u", "secret", "d")
     assert url.query == {"sslmode": "require", "host": ("one.test:5432", "two.test:5433")}
     assert hosts_of(url) == "one.test:5432,two.test:5433"
+
+
+@pytest.mark.parametrize(
+    ("address", "who", "servers"),
+    [
+        ("user:pa,ss@db.test/d", ("user", "pa,ss"), "db.test"),
+        ("user:pa,s/s@db.test/d", ("user", "pa,s/s"), "db.test"),
+        ("us,er:pa,ss@db.test:1/d", ("us,er", "pa,ss"), "db.test"),
+        ("us,er@db.test/d?application_name=a,b@c", ("us,er", None), "db.test"),
+        ("us,er:pa,ss@one.test:1,two.test/d", ("us,er", "pa,ss"), "one.test:1,two.test"),
+        ("u:p%2Cs%40s@one.test,two.test/d", ("u", "p,s@s"), "one.test,two.test"),
+        ("one.test:1,two.test/d?application_name=a@b", (None, None), "one.test:1,two.test"),
+        ("u:p@one.test,two.test?application_name=a@b,c", ("u", "p"), "one.test,two.test"),
+    ],
+)
+def test_a_comma_in_front_of_the_servers_is_none_between_them(
+    tmp_path: Path, address: str, who: tuple[str | None, str | None], servers: str
+) -> None:
+    url = database_url(f"postgresql://{address}", tmp_path)
+    assert ((url.username, url.password), hosts_of(url)) == (who, servers)
 
 
 def test_most_databases_have_none(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ class Talker(Accepted):
     def is_idle(self) -> bool:
         return self.state == b"i"
 
-    def is_sending(self) -> bool:
+    def is_awaited(self) -> bool:
         return self.state == b"s"
 
 

@@ -1,9 +1,11 @@
 """A runtime that answers without end takes no more of our memory than a large answer does."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from aiohttp import web
@@ -92,6 +94,16 @@ async def test_a_long_stream_of_short_events_is_none(monkeypatch: pytest.MonkeyP
         api.answers = [[*many, chunk("stop"), "[DONE]"]]
         assert await within(turn_of(runtime)) == "a" * 50
         await runtime.close()
+
+
+def test_behind_what_is_kept_of_an_answer_nothing_is_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(turns, "_MOST_KEPT", 50)
+    turn = turns.Turn(Mock(), REQUEST, AsyncMock(), asyncio.Event())
+    for _ in range(300):
+        turn._keep("a" * 30)
+    assert turn._text == ["a" * 30, "a" * 20]
 
 
 async def turn_of(runtime: OpenAICompatible) -> object:

@@ -190,6 +190,25 @@ async def test_a_room_that_exists_is_adopted(site: Site, fake: FakeHomeserver) -
     assert told["content"] == {"service_members": ["@letta:test"]}
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (["@other:test", 7, None], ["@other:test", "@letta:test"]),
+        ("@other:test", ["@letta:test"]),
+        (["@letta:test", "@other:test"], None),
+    ],
+)
+async def test_service_members_of_others_stay(
+    site: Site, fake: FakeHomeserver, before: object, after: list[str] | None
+) -> None:
+    fake.place("#agent_1:test", "!before:test", "@agent_1:test")
+    fake.set_state("!before:test", SERVICE, {"service_members": before})
+    await site.new()
+    await site.reconcile()
+    told = [one["content"] for one in fake.messages("!before:test", SERVICE)[1:]]
+    assert told == ([{"service_members": after}] if after else [])
+
+
 @pytest.mark.parametrize("maker", ["@mallory:test", "@agent_2:test", PERSON])
 async def test_a_room_of_somebody_else_is_not_adopted(
     site: Site, fake: FakeHomeserver, maker: str

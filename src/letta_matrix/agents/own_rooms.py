@@ -9,6 +9,7 @@ from mautrix.errors import MatrixRequestError, MForbidden, MRoomInUse
 from letta_matrix.agents.home import Home
 from letta_matrix.agents.room_access import access_content, wanted_access
 from letta_matrix.agents.room_origin import turned_away
+from letta_matrix.common.json_fields import as_texts
 from letta_matrix.config import Config
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.errors import is_refusal, refused_request
@@ -27,6 +28,7 @@ SERVICE = "io.element.functional_members"
 """State that tells clients who is no part of the talk (MSC4171): a person, an agent and the bot
 are a chat of two, with the agent's face."""
 
+_MEMBERS = "service_members"
 _LONGEST_TOPIC = 1000
 
 
@@ -143,9 +145,17 @@ class OwnRooms:
         return content | ({"creation_content": creation} if creation else {})
 
 
-def service_content(bot_user_id: str) -> dict[str, object]:
-    """The content of `SERVICE` in a room with the bot."""
-    return {"service_members": [bot_user_id]}
+def service_content(*user_ids: str) -> dict[str, object]:
+    """The content of `SERVICE` in a room with these."""
+    return {_MEMBERS: [*user_ids]}
+
+
+async def show_service(ghost: Intent, room_id: str, bot_user_id: str) -> None:
+    """Tell in a ghost's room that the bot is one of its service members; whom others have told of
+    stays. Raises as `bring`."""
+    told = as_texts((await ghost.state(room_id, SERVICE)).get(_MEMBERS))
+    if bot_user_id not in told:
+        await ghost.set_state(room_id, SERVICE, service_content(*told, bot_user_id))
 
 
 async def bring(bot: Intent, ghost: Intent, room_id: str) -> None:

@@ -20,12 +20,11 @@ from letta_matrix.agents.earlier_accounts import AccountTaken
 from letta_matrix.agents.home import Home
 from letta_matrix.agents.own_rooms import (
     LONGEST_NAME,
-    SERVICE,
     OwnRooms,
     bring,
     picture_of,
     point_alias,
-    service_content,
+    show_service,
 )
 from letta_matrix.agents.remembered import Remembered
 from letta_matrix.agents.room_access import change_access, invite_all, uninvited, wanted_access
@@ -241,7 +240,7 @@ class Provisioner:
             adorn("room_name", name, partial(state, "m.room.name", {"name": name})),
             adorn("room_topic", topic, partial(state, "m.room.topic", {"topic": topic})),
             adorn("members", members, partial(self._invite, agent, ghost, room_id, members)),
-            adorn("service", bot, partial(state, SERVICE, service_content(bot))),
+            adorn("service", bot, partial(show_service, ghost, room_id, bot)),
         ]
         if space_id:
             take_in = partial(self._home.take_in, room_id, applied.get("space"))

@@ -98,7 +98,7 @@ class _Client(Accepted):
     def is_idle(self) -> bool:
         return not self._has_asked or self._is_over
 
-    def is_sending(self) -> bool:
+    def is_awaited(self) -> bool:
         # What is spoken is not known here: who has been answered may be between requests, or
         # listen to a stream. Those that are quiet for longest go first.
         return self._is_answered

@@ -10,7 +10,8 @@ from letta_matrix.common.json_fields import mapping
 from letta_matrix.config.faults import ConfigError
 from letta_matrix.config.types import DatabaseAddress, Section, Token
 
-_WITH_PASSWORD = re.compile(r"(\w[\w+.-]*:/*[^:/@]*):(.*)@([^@]*)")
+_WITH_PASSWORD = re.compile(r"(\w[\w+.-]*:/*[^:/@]*):([^?]*|.*)@([^@?]*(?:\?.*)?)")
+"""An `@` behind the `?` ends no password, unless there is no other."""
 _IN_QUERY = re.compile(r"[?&](pass(word|file)?)=")
 
 

@@ -64,7 +64,8 @@ _SIZES_LAST = 60.0
 """Seconds for which the sizes of a server's database hold."""
 _POSTGRES = "postgres"
 """How the addresses of servers begin, `postgresql:` and `postgres:`."""
-_SEVERAL = re.compile(r"(postgres[^/@]*://(?:[^/@]*@)?)([^/@?]*,[^/@?]*)(.*)")
+_SEVERAL = re.compile(r"(postgres[^/@]*://(?:[^@?]*@)?+)([^/@?]*,[^/@?]*)(.*)")
+"""Whatever stands before an `@` is never taken for servers: it may have a comma in a password."""
 
 
 def database_url(configured: str, directory: Path, password: str = "") -> URL:

@@ -15,6 +15,7 @@ from collections.abc import Generator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
+from unicodedata import category
 
 from letta_matrix.cli.backup.age import INTRO, WORK, Sealing, Unsealing
 from letta_matrix.cli.backup.faults import BackupError
@@ -254,12 +255,16 @@ def _manifest(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Manifest:
     kinds = {"version": str, "made_at": float, "schema": str, "database": str, "place": str}
     kinds |= {"servers": bool}
     if not all(isinstance(told.get(name), kind) for name, kind in kinds.items()) or not (
-        all(told[name].isprintable() for name, kind in kinds.items() if kind is str)
+        not any(_has_controls(told[name]) for name, kind in kinds.items() if kind is str)
         and 0 <= told["made_at"] < _LATEST
     ):
         raise BackupError(f"{_DAMAGED}: it does not say what it is")
     known = {one.name for one in fields(Manifest)}
     return Manifest(**{name: value for name, value in told.items() if name in known})
+
+
+def _has_controls(text: str) -> bool:
+    return any(category(character) == "Cc" for character in text)
 
 
 def _told(tar: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, Any]:

@@ -137,7 +137,9 @@ def _told(file: Path, taken: "Taken", *, encrypted: bool) -> None:
 
 
 def _told_put_back(done: "PutBack", target: "Target", data: Path | None) -> None:
-    print(f"put back as of {_when(done.manifest)}: {', '.join(done.names)}")
+    from letta_matrix.matrix.verbatim import visible
+
+    print(f"put back as of {_when(done.manifest)}: {visible(', '.join(done.names))}")
     for folder in done.aside:
         print(f"what stood there is in {folder}")
     if done.ended.tokens:

@@ -24,6 +24,7 @@ from letta_matrix.cli.backup.faults import BackupError
 from letta_matrix.cli.backup.folders import staging
 from letta_matrix.cli.backup.stored import Ended, prepare, schema_of
 from letta_matrix.cli.backup.swap import Swap
+from letta_matrix.matrix.verbatim import visible
 from letta_matrix.stack.data import make_data_directory
 from letta_matrix.stack.lock import LOCK, exclusive
 from letta_matrix.store.database import HEAD
@@ -93,8 +94,8 @@ def _check(database: Path, manifest: Manifest, file: Path) -> None:
     check_database(database, f"{file}: {DATABASE}")
     if (schema := schema_of(database)) > HEAD:
         raise BackupError(
-            f"{file}: it was made by a newer letta-matrix ({manifest.version}, schema {schema}; "
-            f"this one knows {HEAD}): upgrade letta-matrix"
+            f"{file}: it was made by a newer letta-matrix ({visible(manifest.version)}, "
+            f"schema {schema}; this one knows {HEAD}): upgrade letta-matrix"
         )
 
 
@@ -127,9 +128,10 @@ def _place(manifest: Manifest, target: Target) -> Path:
         return target.database
     place = Path(manifest.place)
     if not is_beside(manifest.place):
+        told = visible(str(place))
         raise BackupError(
-            f"its configuration has the database at {place}: say where to put it by --database "
-            f"{place}, or elsewhere, and change `database.url`"
+            f"its configuration has the database at {told}: say where to put it by --database "
+            f"{told}, or elsewhere, and change `database.url`"
         )
     return target.folder / place
 
@@ -148,7 +150,7 @@ def _alone(folder: Path, database: Path, *, servers: bool) -> Generator[None]:
 def _check_free(places: Iterable[Path], *, replace: bool) -> None:
     there = [path for path in places if os.path.lexists(path)]
     if there and not replace:
-        names = ", ".join(str(path) for path in there)
+        names = ", ".join(visible(str(path)) for path in there)
         raise BackupError(f"something stands there already: {names}; --replace moves it aside")
 
 

@@ -35,8 +35,9 @@ class Accepted(asyncio.Protocol):
         """Whether it is between requests, or has not sent the head of one yet."""
         raise NotImplementedError
 
-    def is_sending(self) -> bool:
-        """Whether the rest of a body is waited for."""
+    def is_awaited(self) -> bool:
+        """Whether something else of it is waited for: the rest of a body, or, where nobody knows
+        what is spoken, whatever may come after an answer."""
         raise NotImplementedError
 
     def is_stalled(self) -> bool:
@@ -84,7 +85,7 @@ class Connections:
     """The connections of some ports together, `most` of them.
 
     When all are in use, a new one takes the place of that which we have waited for longest:
-    one that sends no request, or else the rest of one, or else takes no answer. So those who are
+    one that sends no request, or else `is_awaited`, or else takes no answer. So those who are
     being answered stay, and who comes gets in. Only where all are being answered, new ones have
     to wait.
     """
@@ -114,8 +115,8 @@ class Connections:
             return True
         if self.make_room():
             self._tell(
-                f"all {self.most} connections were in use; of those that sent no request, or "
-                "half of one, some were closed for new ones"
+                f"all {self.most} connections were in use; some that were waited for were closed "
+                "for new ones"
             )
             return True
         self._tell(f"new connections wait: all {self.most} are in use")
@@ -125,9 +126,9 @@ class Connections:
         """Cut off whom we have waited for longest; whether there was one."""
         known = [one for one in self._all if one.is_open]
         idle = (one for one in known if one.is_idle())
-        sending = (one for one in known if one.is_sending())
+        awaited = (one for one in known if one.is_awaited())
         stalled = (one for one in known if one.is_stalled())
-        longest = next(itertools.chain(idle, sending, stalled), None)
+        longest = next(itertools.chain(idle, awaited, stalled), None)
         if longest is None:
             return False
         self.leave(longest)

@@ -26,7 +26,7 @@ class Handler(Accepted, web.RequestHandler):
     def is_idle(self) -> bool:
         return not self._request_in_progress and not self._messages
 
-    def is_sending(self) -> bool:
+    def is_awaited(self) -> bool:
         # Bodies are read of those who have a token; what others send is passed over for seconds.
         return False
 

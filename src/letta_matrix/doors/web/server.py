@@ -41,7 +41,7 @@ class _Connection(Accepted, HttpToolsProtocol):
     def is_idle(self) -> bool:
         return self._in_head and not self._is_answered()
 
-    def is_sending(self) -> bool:
+    def is_awaited(self) -> bool:
         # While reading is paused, or no 100 (Continue) was sent, they wait for us.
         waits = self.flow.read_paused or (self.cycle and self.cycle.waiting_for_100_continue)
         return not self._in_head and not waits
@@ -111,7 +111,7 @@ class _Connection(Accepted, HttpToolsProtocol):
         return self._in_head and begun and not self._is_answered()
 
     def _body_is_late(self, received: int) -> bool:
-        return self.is_sending() and self._received - received < _SLOWEST * _HEAD_SECONDS
+        return self.is_awaited() and self._received - received < _SLOWEST * _HEAD_SECONDS
 
     def _is_answered(self) -> bool:
         return bool(self.cycle) and not self.cycle.response_complete

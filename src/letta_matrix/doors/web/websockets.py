@@ -25,7 +25,7 @@ class WebSocketConnection(Accepted, WebSocketsSansIOProtocol):
     def is_idle(self) -> bool:
         return False
 
-    def is_sending(self) -> bool:
+    def is_awaited(self) -> bool:
         return False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -84,7 +84,7 @@ class _Visitor(Accepted, Line):
     def is_idle(self) -> bool:
         return True
 
-    def is_sending(self) -> bool:
+    def is_awaited(self) -> bool:
         return False
 
     def let_in(self) -> None:

@@ -187,8 +187,9 @@ class Turn:
             self.finish = _words(choice, "finish_reason") or self.finish
 
     def _keep(self, text: str) -> None:
-        self._text.append(text[: max(0, _MOST_KEPT - self._kept)])
-        self._kept += len(text)
+        if kept := text[: _MOST_KEPT - self._kept]:
+            self._text.append(kept)
+            self._kept += len(kept)
 
     async def _unless_stopped(self, work: Awaitable[T]) -> T:
         done = await unless(self.stop, work)
