@@ -3,6 +3,7 @@
 from playwright.async_api import Locator, expect
 from tests.browser.chat_page import OpenPage, opened
 from tests.browser.furniture import AgentRoom
+from tests.waiting import eventually
 
 
 async def box(element: Locator) -> tuple[float, float, float, float]:
@@ -139,6 +140,17 @@ async def test_two_panes_from_700_pixels(open_page: OpenPage, room: AgentRoom) -
     for width in (390, 900):
         await chat.page.set_viewport_size({"width": width, "height": 700})
         assert await chat.composer.evaluate(hidden) <= 0
+
+
+async def test_a_draft_that_was_out_of_sight_is_whole(open_page: OpenPage, room: AgentRoom) -> None:
+    chat = await opened(open_page, room, viewport={"width": 600, "height": 700})
+    await chat.composer.fill("word " * 30)
+    await chat.page.locator(".room-header .back").click()
+    await expect(chat.composer).to_be_hidden()
+    await chat.page.set_viewport_size({"width": 390, "height": 700})
+    await chat.open_room(room.id)
+    hidden = "box => box.scrollHeight - box.clientHeight"
+    await eventually(lambda: chat.composer.evaluate(hidden), lambda rest: rest <= 0)
 
 
 async def test_page_itself_never_scrolls(open_page: OpenPage, room: AgentRoom) -> None:

@@ -74,6 +74,8 @@ export class Composer {
     this.#box.addEventListener("input", () => this.#changed());
     // A phone that is turned has other lines, and letters of another size.
     addEventListener("resize", () => this.#fit());
+    // The button's size changes only where both come and go.
+    new ResizeObserver(() => this.#fit()).observe(this.#button);
     this.#box.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => this.#onKey(event));
     this.#box.addEventListener("paste", (/** @type {ClipboardEvent} */ event) => {
       const { files = [] } = event.clipboardData ?? {};
@@ -149,6 +151,8 @@ export class Composer {
   }
 
   #fit() {
+    // What is not shown has no height.
+    if (!this.#box.offsetParent) return;
     this.#box.style.height = "auto";
     this.#box.style.height = `${Math.min(this.#box.scrollHeight, TALLEST)}px`;
   }
