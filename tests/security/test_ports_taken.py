@@ -68,7 +68,8 @@ async def test_the_bridge_tells_a_squatter_nothing(tmp_path: Path) -> None:
     homeserver = Homeserver(f"http://127.0.0.1:{port}", "as-secret", Pacer(1), Route(known))
     path = ClientPath.v3.account.whoami
     config = config_for(tmp_path, homeserver={"url": homeserver.url, "domain": "test"})
-    toolbox = Mock(caller=Mock(return_value=Mock(user_id="@a:b")))
+    caller = Mock(user_id="@a:b", intent=Mock(homeserver=homeserver))
+    toolbox = Mock(caller=Mock(return_value=caller))
     api: Any = SimpleNamespace(config=config, homeserver=homeserver, toolbox=toolbox)
     try:
         async with squatting(port, tmp_path / "heard") as squatter:
