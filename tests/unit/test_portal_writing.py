@@ -111,6 +111,23 @@ async def test_people_are_asked_in_the_agents_own_room(asked: Stage, fake: FakeH
     assert _ours(fake) == []
 
 
+@pytest.mark.parametrize("waits_for", ["PUT .*/send/m.room.message", "GET .*/event/"])
+async def test_who_answers_before_it_is_known_where_the_question_stands_has_answered(
+    asked: Stage, fake: FakeHomeserver, waits_for: str
+) -> None:
+    released = fake.hold(waits_for)
+    asking = asyncio.create_task(
+        _call(asked, "ask_human", question="May I?", options=["Yes", "No"])
+    )
+    await eventually(lambda: fake.matching(waits_for))
+    await asked.admit(message("Yes", OWN))
+    released.set()
+    assert json.loads((await asking).text)["answer"] == "Yes"
+    await asked.admit(message("and more", OWN))
+    await eventually(lambda: "and more" in [one.text for one in asked.runtime.asked])
+    assert "Yes" not in [one.text for one in asked.runtime.asked]
+
+
 async def test_what_is_marked_as_read_there_is_not_shown(
     asked: Stage, fake: FakeHomeserver
 ) -> None:

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, NotRequired
 
@@ -13,11 +13,11 @@ from pydantic import Field
 
 from letta_matrix.access.faults import ToolError
 from letta_matrix.access.principal import Scope
-from letta_matrix.common import clock
 from letta_matrix.common.tasks import Tasks
 from letta_matrix.matrix.content import BESIDE, edit_content, text_content, thread_relation
 from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
+from letta_matrix.matrix.server_clock import ServerClock
 from letta_matrix.store.places import Place
 from letta_matrix.toolbox.arguments import OptionalEvent, OptionalRoom
 from letta_matrix.toolbox.naming import living_room
@@ -29,8 +29,8 @@ from letta_matrix.toolbox.writing import GIVE_UP_AFTER, existing, marker_of, spo
 
 log = structlog.get_logger()
 
-_LATE = 1.0
-"""Seconds after which a question may have been answered before its sending was confirmed."""
+_UNSURE = 1.0
+"""Seconds by which a homeserver's clock that is not ours may be known wrongly."""
 
 _STORING = 5.0
 """Seconds that an answer which came in time has to get into the database."""
@@ -125,6 +125,25 @@ class _Asked:
                 return
 
 
+class _Early:
+    """What comes to a room while a question is being asked there: words that answer it, and all
+    else."""
+
+    def __init__(self, room_id: str, words: asyncio.Future[Answer]) -> None:
+        self.words = words
+        self.events: list[Mapping[str, Any]] = []
+        self._room_id: str | None = room_id
+
+    def see(self, event: Mapping[str, Any]) -> None:
+        if event.get("room_id") == self._room_id:
+            self.events.append(event)
+
+    def end(self) -> list[Mapping[str, Any]]:
+        """What has come; nothing more is noted."""
+        self._room_id, events, self.events = None, self.events, []
+        return events
+
+
 class AskingPeople:
     """Asks where the caller says, else where its turn takes place, else in its own room, as in a
     turn for another network."""
@@ -139,27 +158,45 @@ class AskingPeople:
         """Ask people a question, with options to choose from, and wait for the answer."""
         deadline = time.time() + params.timeout_seconds
         place = self._place(caller, params)
-        async with living_room(caller, place.room_id) as room_id:
-            place = place._replace(room_id=room_id)
-            if place.thread_id and place != caller.place:
-                await existing(caller, room_id, place.thread_id)
-            started = clock.now()
-            event_id, known = await self._ask(caller, place, params)
-        # Elsewhere nobody in particular is spoken with.
-        speaker = caller.speaker if place == caller.place else ""
-        question = Question(event_id, room_id, tuple(params.options), place.thread_id, speaker)
-        asked = self._standing[event_id] = _Asked(caller, question, params)
+        with ExitStack() as listening:
+            async with living_room(caller, place.room_id) as room_id:
+                place = place._replace(room_id=room_id)
+                if place.thread_id and place != caller.place:
+                    await existing(caller, room_id, place.thread_id)
+                # Elsewhere nobody in particular is spoken with.
+                speaker = caller.speaker if place == caller.place else ""
+                asked_at = _time_in(caller.intent.homeserver.clock)
+                options, thread = tuple(params.options), place.thread_id
+                question = Question("", room_id, options, thread, speaker, asked_at)
+                # Whoever is quick answers before we know where it stands.
+                early = listening.enter_context(self._listening(caller, question))
+                event_id, known = await self._ask(caller, place, params)
+            asked = _Asked(caller, replace(question, event_id=event_id, asked_at=0), params)
+            return await self._answer(asked, early, deadline, known=known)
+
+    @contextmanager
+    def _listening(self, caller: Caller, question: Question) -> Generator[_Early]:
+        with self._questions.expect(question) as future:
+            early = _Early(question.room_id, future)
+            with caller.house.event_bus.listen(early.see):
+                yield early
+
+    async def _answer(
+        self, asked: _Asked, early: _Early, deadline: float, *, known: bool
+    ) -> Result:
+        """What comes of a question that stands in its room; `known`: for longer than this call."""
+        caller, params, question = asked.caller, asked.params, asked.question
+        room_id, event_id = question.room_id, question.event_id
+        self._standing[event_id] = asked
         answer: Answer | None = None
         try:
             asked_at = Event(await caller.intent.event(room_id, event_id)).sent_ms
             question = asked.question = replace(question, asked_at=asked_at)
-            # Whoever was quick may have answered before we listen.
-            look = known or clock.now() - started > _LATE
-            if look:
+            if known:
                 since = caller.intent.homeserver.clock.now() - asked_at / 1000
                 deadline = min(deadline, time.time() - since + params.timeout_seconds)
             async with telling(caller, params.timeout_seconds, "waiting for somebody's answer"):
-                answer = await self._wait(asked, deadline, look=look)
+                answer = await self._wait(asked, early, deadline, look=known)
         except BaseException as error:
             # What a turn has asked is closed when the turn is over, not with this process.
             is_cancelled = isinstance(error, asyncio.CancelledError)
@@ -173,9 +210,14 @@ class AskingPeople:
             await asked.close(answer)
         return _result(caller, question, answer, params.timeout_seconds)
 
-    async def _wait(self, asked: _Asked, deadline: float, *, look: bool) -> Answer | None:
+    async def _wait(
+        self, asked: _Asked, early: _Early, deadline: float, *, look: bool
+    ) -> Answer | None:
         question = asked.question
-        with self._questions.open(question) as future, self._reminding(asked):
+        with (
+            self._questions.open(question, early.words) as future,
+            self._reminding(asked, early.end()),
+        ):
             if look and (answer := await self._answered_already(asked)) is not None:
                 return answer
             await asked.offer_options()
@@ -185,16 +227,22 @@ class AskingPeople:
             return answer
 
     @contextmanager
-    def _reminding(self, asked: _Asked) -> Generator[None]:
-        """Meanwhile tell, once, whoever says something else that it waits for the answer."""
+    def _reminding(self, asked: _Asked, before: Sequence[Mapping[str, Any]]) -> Generator[None]:
+        """Meanwhile, and of what has come `before`, tell once whoever says something else that it
+        waits for the answer."""
         reminded = False
 
         def see(event: Mapping[str, Any]) -> None:
             nonlocal reminded
+            # What came before we knew to what it answers is stored by now.
+            if (resolve := self._questions.match(event)) is not None:
+                resolve()
             if not reminded and self._questions.is_passed_over(asked.question, event):
                 reminded = True
                 self._background.start(asked.remind())
 
+        for event in before:
+            see(event)
         with asked.caller.house.event_bus.listen(see):
             yield
 
@@ -251,6 +299,11 @@ class AskingPeople:
         in_room = ({**event, "room_id": room_id} for event in [*reactions[::-1], *recent[since:]])
         answers = (self._questions.answer(question, event) for event in in_room)
         return next((answer for answer in answers if answer is not None), None)
+
+
+def _time_in(server: ServerClock) -> int:
+    """From when on what a homeserver dates was surely sent after now, in ms."""
+    return int((server.now() + (_UNSURE if server.ahead else 0.0)) * 1000)
 
 
 async def _within(future: asyncio.Future[Answer], seconds: float) -> Answer | None:

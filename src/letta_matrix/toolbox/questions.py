@@ -27,7 +27,8 @@ class Question:
     Everybody permitted answers by a reaction or a reply. So do the exact words or the number of
     an option, written where it was asked; from `speaker` alone, if the agent talks with somebody
     there. Anything else is said to the agent. What was sent before `asked_at` (by the
-    homeserver's clock, ms) answers nothing, though it may come again.
+    homeserver's clock, ms) answers nothing, though it may come again. Without an `event_id` it is
+    just being asked.
     """
 
     event_id: str
@@ -68,6 +69,7 @@ class Questions:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._open: dict[str, _Open] = {}
+        self._expected: dict[asyncio.Future[Answer], _Open] = {}
 
     def match(self, event: Mapping[str, Any]) -> Callable[[], None] | None:
         """If an event answers an open question it is for nobody else: what to call once it is
@@ -76,7 +78,7 @@ class Questions:
 
         Never raises, whatever the event is made of.
         """
-        for one in self._open.values():
+        for one in [*self._open.values(), *self._expected.values()]:
             if all(future.done() for future in one.waiting):
                 continue
             if one.answer is not None and one.event_id != event.get("event_id"):
@@ -97,7 +99,7 @@ class Questions:
         sender = _sent_since(question, event)
         if not sender or not self._may_answer(sender):
             return None
-        if _target(event) == question.event_id:
+        if question.event_id and _target(event) == question.event_id:
             is_reaction = event.get("type") == "m.reaction"
             return (_chosen if is_reaction else _told)(question, sender, event)
         if question.speaker not in ("", sender) or _said_in(event) != question.thread_id:
@@ -114,10 +116,26 @@ class Questions:
         return _said_in(event) == question.thread_id and self.answer(question, event) is None
 
     @contextmanager
-    def open(self, question: Question) -> Generator[asyncio.Future[Answer]]:
-        """Take answers to a question; the first one is the future's result."""
+    def expect(self, question: Question) -> Generator[asyncio.Future[Answer]]:
+        """Take the words that answer a question which people may see before it is known where it
+        stands; whoever opens it with this future gets the answer."""
         future = asyncio.get_running_loop().create_future()
-        one = self._open.setdefault(question.event_id, _Open(question))
+        self._expected[future] = _Open(question, {future})
+        try:
+            yield future
+        finally:
+            self._expected.pop(future, None)
+
+    @contextmanager
+    def open(
+        self, question: Question, expected: asyncio.Future[Answer] | None = None
+    ) -> Generator[asyncio.Future[Answer]]:
+        """Take answers to a question; the first one is the future's result. It may be that of
+        `expect`, which ends."""
+        future = expected or asyncio.get_running_loop().create_future()
+        early = self._expected.pop(future, None) or _Open(question)
+        early.question = question
+        one = self._open.setdefault(question.event_id, early)
         one.waiting.add(future)
         try:
             yield future
