@@ -31,7 +31,7 @@ from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.database import Database, StoreUnavailable
-from letta_matrix.toolbox import asking, outcome, uploads
+from letta_matrix.toolbox import outcome, uploads
 from letta_matrix.toolbox.registry import Toolbox
 from letta_matrix.toolbox.results import LIMIT, _encoded, compact, fit_items, size
 from letta_matrix.toolbox.tool import WriteParams
@@ -298,7 +298,7 @@ async def test_who_is_of_our_server_is_invited_before_others(
 
 
 async def test_who_answers_before_we_listen_is_heard(
-    toolbox: Toolbox, fake: FakeHomeserver, clock: Clock
+    toolbox: Toolbox, fake: FakeHomeserver
 ) -> None:
     fake.fail("GET .*/joined_rooms", *[Failure(200, {"joined_rooms": [ROOM]})] * 4)
     fake.fail("GET .*/m.room.tombstone", *[Failure(404, {"errcode": "M_NOT_FOUND"})] * 4)
@@ -309,8 +309,8 @@ async def test_who_answers_before_we_listen_is_heard(
     await eventually(lambda: fake.matching("GET .*/event/"))
     (question,) = fake.messages(ROOM)
     tap = reaction(question["event_id"], "2️⃣", ROOM)
-    fake.events[ROOM].append({**tap, "origin_server_ts": question["origin_server_ts"]})
-    clock.advance(2 * asking._LATE)
+    tap["origin_server_ts"] = question["origin_server_ts"]
+    toolbox.caller(principal).house.event_bus.publish(tap)
     looked.set()
     assert (await asked)["answer"] == "coffee"
 
