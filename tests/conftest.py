@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import structlog
 from sqlalchemy import URL
 from tests import unsynced
 from tests.postgres import PASSWORD, PostgresServer
@@ -18,6 +20,7 @@ from tests.servers import Homeserver, LettaServer, homeserver_in, letta_server_i
 from tests.stub_model import StubModel
 from tests.waiting import Clock
 
+from letta_matrix.app import logs
 from letta_matrix.store.database import Database, database_url
 
 pytest_plugins = ["tests.stress"]
@@ -73,6 +76,15 @@ def pytest_runtest_protocol(
         gc.collect()
         gc.freeze()
     return done
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Generator[None]:
+    """Commands set up logging for their process, to a file of one test."""
+    yield
+    root = logging.getLogger()
+    root.handlers[:] = [one for one in root.handlers if type(one).__module__ != logs.__name__]
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -3,12 +3,10 @@ them."""
 
 import asyncio
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 import yaml
 from tests.builders import config_for
 from typer.testing import CliRunner
@@ -21,13 +19,6 @@ from letta_matrix.cli.main import app
 
 SECRET = "a passphrase"
 WORDS = {"LETTA_MATRIX_BACKUP_PASSPHRASE": SECRET}
-
-
-@pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
-    """Restoring sets up logging for its process."""
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -210,7 +211,9 @@ class PostgresServer:
     def _signal(self, number: signal.Signals) -> None:
         pid = int(self._pid_file.read_text().split()[0])
         for one in (pid, *_children(pid)):
-            os.kill(one, number)
+            # Children come and go.
+            with suppress(ProcessLookupError):
+                os.kill(one, number)
 
 
 def _children(pid: int) -> Sequence[int]:

@@ -19,7 +19,6 @@ from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database, StoreError, database_url
 
 bridge, stack = kept_bridge.bridge, kept_bridge.stack
-logging_as_before = kept_bridge.logging_as_before
 
 
 async def test_a_bridge_is_backed_up_and_put_back_elsewhere(bridge: Path, tmp_path: Path) -> None:

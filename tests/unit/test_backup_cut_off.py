@@ -14,7 +14,6 @@ from letta_matrix.cli.backup.swap import Swap
 from letta_matrix.cli.main import exit_status
 
 bridge, stack = kept_bridge.bridge, kept_bridge.stack
-logging_as_before = kept_bridge.logging_as_before
 
 
 async def test_a_restore_that_fails_half_way_changes_nothing(

@@ -2,11 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 import yaml
 from sqlalchemy import URL
 from tests.builders import agent
@@ -15,13 +13,6 @@ from typer.testing import CliRunner, Result
 from letta_matrix.cli.main import app
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database
-
-
-@pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
-    """The commands set up logging for their process."""
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture

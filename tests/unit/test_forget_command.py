@@ -1,11 +1,9 @@
 """`letta-matrix forget`: what it takes, and what it leaves to the next start."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 import yaml
 from tests.builders import agent
 from typer.testing import CliRunner, Result
@@ -14,13 +12,6 @@ from letta_matrix.cli.main import app, exit_status
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database, database_url
 from letta_matrix.store.meta import Meta
-
-
-@pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
-    """The command sets up logging for its process."""
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture

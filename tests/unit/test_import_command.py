@@ -2,11 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 import yaml
 from tests.builders import config_for
 from tests.fake_homeserver import FakeHomeserver, Fault
@@ -29,13 +27,6 @@ from letta_matrix.store.passwords import PasswordStore
 ADA, BO = "agent-00000001-0000", "agent-00000002-0000"
 ROOM, BOT = "!ada:test", "@letta:test"
 REFUSED = Fault(403, {"errcode": "M_FORBIDDEN", "error": "not yours"})
-
-
-@pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
-    """The command sets up logging for its process."""
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture

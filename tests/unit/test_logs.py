@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections.abc import Generator
 from pathlib import Path
 from typing import Literal
 
@@ -15,14 +14,6 @@ from letta_matrix.access.secrets import issue
 from letta_matrix.app.logs import configure_logging, secrets_of
 from letta_matrix.common import log_repeats
 from letta_matrix.config import Logging
-
-
-@pytest.fixture(autouse=True)
-def _as_before() -> Generator[None]:
-    handlers = list(logging.getLogger().handlers)
-    yield
-    logging.getLogger().handlers[:] = handlers
-    structlog.reset_defaults()
 
 
 @pytest.mark.parametrize("kind", ["console", "json"])

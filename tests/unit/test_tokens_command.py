@@ -4,13 +4,12 @@ import asyncio
 import json
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 import yaml
 from tests.builders import agent, config_for
 from tests.fake_homeserver import FakeHomeserver, rate_limited
@@ -38,13 +37,6 @@ class Done:
 
 Run = Callable[..., Awaitable[Done]]
 Identify = Callable[[str], Awaitable[Principal]]
-
-
-@pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
-    """The command sets up logging for its process."""
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture

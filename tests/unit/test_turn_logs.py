@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-import logging
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -23,14 +22,6 @@ from letta_matrix.runtimes.protocol import TurnEvent, TurnRequest
 from letta_matrix.store.turns import turn_id_of
 
 Lines = Callable[[], list[dict[str, Any]]]
-
-
-@pytest.fixture(autouse=True)
-def _as_before() -> Generator[None]:
-    handlers = list(logging.getLogger().handlers)
-    yield
-    logging.getLogger().handlers[:] = handlers
-    structlog.reset_defaults()
 
 
 def listening(capsys: pytest.CaptureFixture[str]) -> Lines:
