@@ -9,6 +9,7 @@ from unittest.mock import AsyncMock, Mock
 
 import pytest
 from aiohttp import web
+from tests.answering import answering
 from tests.fake_app_server import FakeAppServer
 from tests.unit import keeper_bridge
 from tests.unit.fake_openai_api import FakeOpenAIApi, chunk
@@ -46,15 +47,8 @@ async def endless(piece: bytes, kind: str, status: int = 200) -> AsyncGenerator[
                 await response.write(piece * 1000)
         return response
 
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", answer)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+    async with answering(answer) as url:
+        yield url
 
 
 def openai_at(url: str) -> OpenAICompatible:

@@ -2,11 +2,12 @@
 
 import json
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
+from tests.answering import answering
 from tests.fake_letta_api import FakeLettaApi
 from tests.unit.letta_api_bridge import Bridge, adapter, end_of
 
@@ -25,7 +26,6 @@ from letta_matrix.runtimes.protocol import StopReason, TurnEvent, TurnRequest
 LIST = r"GET /v1/agents/"
 SEND = r"POST /v1/conversations/.*/messages"
 KEY = "letta-key"
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @pytest.fixture
@@ -41,20 +41,6 @@ async def bridge(server: FakeLettaApi) -> AsyncGenerator[Bridge]:
     made = Bridge(server, runtime, agent_id, await runtime.create_conversation(agent_id, "a room"))
     yield made
     await made.runtime.close()
-
-
-@asynccontextmanager
-async def answering(answer: Answer) -> AsyncGenerator[str]:
-    """A server that gives every request the same answer; its address."""
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", answer)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
 
 
 @asynccontextmanager

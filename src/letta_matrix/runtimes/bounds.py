@@ -7,7 +7,7 @@ from typing import Any
 from letta_matrix.runtimes.faults import RuntimeUnavailable
 
 LARGEST = 64 * 1024 * 1024
-"""Bytes of an answer, or of one event of a stream."""
+"""Bytes of an answer, of one event of a stream, or of a frame."""
 _BLANK_LINES = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _LONGEST_BLANK = 4
 

@@ -9,11 +9,10 @@ import aiohttp
 
 from letta_matrix.common.backoff import Backoff
 from letta_matrix.common.connections.known_servers import CheckedConnector, KnownServer
+from letta_matrix.runtimes.bounds import LARGEST
 
 REMOTE_HEARTBEAT = 30.0
 CONNECT_TIMEOUT = 15.0
-LARGEST = 64 * 1024 * 1024
-"""Bytes of a frame, which is held in memory until it is whole."""
 _PAUSES = Backoff(0.1, longest=10.0, growth=1.5)
 
 _TOO_LARGE = f"the App Server sent a frame of more than {LARGEST // 1024**2} MiB"
