@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from dataclasses import dataclass
 from typing import Self
 
 _TLS_WANTED = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
@@ -12,20 +13,29 @@ class _Cut(Exception):
     pass
 
 
+@dataclass
+class _Connection:
+    """`is_meant`: it may be cut; `is_over`: with what the server says next."""
+
+    is_meant: bool = False
+    is_over: bool = False
+
+
 class Relay:
     """Passes on what comes to its `port` to the same port of another. As soon as a client says
-    `cut_at`, once, the connection ends: before the server has heard it or, `heard`, in the place of
-    its answer. `shut`: then nobody comes in any more. With `tls` it speaks that like a PostgreSQL
-    server with a certificate; `encrypted` counts who has."""
+    `cut_at`, once, on a connection on which `cut_after` was said since it is set, that connection
+    ends: before the server has heard it or, `heard`, in the place of its answer. `shut`: then
+    nobody comes in any more. With `tls` it speaks that like a PostgreSQL server with a certificate;
+    `encrypted` counts who has."""
 
     def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
         self.encrypted = 0
         self._tls = tls
         self.port = 0
-        self.cut_at = b""
+        self.cut_at = self.cut_after = b""
         self.heard = self.shut = False
         self._to = port
-        self._is_shut = self._is_answered = False
+        self._is_shut = False
 
     def let_in(self) -> None:
         """Who comes is let in again."""
@@ -50,10 +60,11 @@ class Relay:
         except (ConnectionError, EOFError, ssl.SSLError):
             back.transport.abort()
             return
+        one = _Connection()
         try:
             async with asyncio.TaskGroup() as both:
-                both.create_task(self._ask(near, forth))
-                both.create_task(self._answer(far, back))
+                both.create_task(self._ask(one, near, forth))
+                both.create_task(self._answer(one, far, back))
         except* (ConnectionError, _Cut):
             pass
         finally:
@@ -68,22 +79,24 @@ class Relay:
         await back.start_tls(self._tls)
         self.encrypted += 1
 
-    async def _ask(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    async def _ask(
+        self, one: _Connection, source: asyncio.StreamReader, target: asyncio.StreamWriter
+    ) -> None:
         while said := await source.read(65_536):
-            if self.cut_at and self.cut_at in said:
+            one.is_meant |= bool(self.cut_at) and self.cut_after in said
+            if one.is_meant and self.cut_at and self.cut_at in said:
                 self.cut_at, self._is_shut = b"", self.shut
                 if not self.heard:
                     break
-                self._is_answered = True
+                one.is_over = True
             target.write(said)
             await target.drain()
         raise _Cut
 
-    async def _answer(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        while said := await source.read(65_536):
-            if self._is_answered:
-                self._is_answered = False
-                break
+    async def _answer(
+        self, one: _Connection, source: asyncio.StreamReader, target: asyncio.StreamWriter
+    ) -> None:
+        while (said := await source.read(65_536)) and not one.is_over:
             target.write(said)
             await target.drain()
         raise _Cut

@@ -24,6 +24,8 @@ from tests.servers import Homeserver
 from tests.waiting import eventually
 
 from letta_matrix.app import bridge
+from letta_matrix.common.waiting import ended
+from letta_matrix.config import Config
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.store.postgres_engine import PostgresEngine
 
@@ -71,17 +73,47 @@ def _nothing(*_: object) -> None:
     pass
 
 
-async def test_all_begins_anew_where_nobody_can_tell_what_is_stored(
+async def _health(config: Config, person: Person) -> Json | None:
+    """What it tells; None while nobody is there."""
+    url = f"http://127.0.0.1:{config.api.port}/health"
+    try:
+        async with person.http.get(url) as response:
+            return dict(await response.json())
+    except ClientError:
+        return None
+
+
+@pytest.fixture
+async def relayed(
     homeserver: Homeserver,
     ann: Person,
     tmp_path: Path,
     postgres: PostgresServer,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(PostgresEngine, "patience", 0.1)
+) -> AsyncGenerator[tuple[Config, Relay]]:
+    """A whole bridge, whose way to its database is a test's to cut."""
     # This process has its own.
     monkeypatch.setattr(bridge, "configure_logging", _nothing)
     monkeypatch.setattr(asyncio.get_running_loop(), "add_signal_handler", _nothing)
+    async with Relay(postgres.port) as relay:
+        section = postgres.settings_for(postgres.migrated())
+        section["url"] = section["url"].replace(str(postgres.port), str(relay.port))
+        config = config_on(homeserver, tmp_path, ann, database=section)
+        running = asyncio.create_task(bridge.run(config))
+        try:
+            yield config, relay
+        finally:
+            await ended(running)
+
+
+async def test_all_begins_anew_where_nobody_can_tell_what_is_stored(
+    homeserver: Homeserver,
+    ann: Person,
+    relayed: tuple[Config, Relay],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config, relay = relayed
+    monkeypatch.setattr(PostgresEngine, "patience", 0.1)
     event = {
         "type": "m.room.message",
         "event_id": "$waits",
@@ -90,40 +122,21 @@ async def test_all_begins_anew_where_nobody_can_tell_what_is_stored(
         "origin_server_ts": 0,
         "content": {"msgtype": "m.text", "body": "hello"},
     }
-    async with Relay(postgres.port) as relay:
-        section = postgres.settings_for(postgres.migrated())
-        section["url"] = section["url"].replace(str(postgres.port), str(relay.port))
-        config = config_on(homeserver, tmp_path, ann, database=section)
-        running = asyncio.create_task(bridge.run(config))
-        ready = f"http://127.0.0.1:{config.api.port}/ready"
 
-        async def is_ready() -> bool:
-            try:
-                async with ann.http.get(ready) as response:
-                    return response.status == 200
-            except ClientError:
-                return False
+    async def epoch() -> int:
+        """Of who acts; 0: nobody does."""
+        told = await _health(config, ann)
+        return int(told["replica"]["epoch"]) if told is not None and told["ready"] else 0
 
-        await eventually(is_ready)
-        relay.cut_at, relay.heard, relay.shut = b"COMMIT", True, True
-        headers = {"Authorization": f"Bearer {homeserver.hs_token}"}
-        url = f"http://127.0.0.1:{homeserver.appservice_port}/_matrix/app/v1/transactions/waits"
-        async with ann.http.put(url, json={"events": [event]}, headers=headers) as response:
-            assert response.status == 500
-        relay.let_in()
-
-        async def has_begun_anew() -> bool:
-            try:
-                async with ann.http.get(ready.replace("ready", "health")) as response:
-                    replica = dict((await response.json())["replica"])
-            except ClientError:
-                return False
-            return replica["state"] == "active" and replica["epoch"] == 2
-
-        await eventually(has_begun_anew)
-        await eventually(is_ready)
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+    first = await eventually(epoch)
+    # Its own commit, not that of a lease that is renewed meanwhile.
+    relay.cut_after, relay.cut_at, relay.heard, relay.shut = b"waits", b"COMMIT", True, True
+    headers = {"Authorization": f"Bearer {homeserver.hs_token}"}
+    url = f"http://127.0.0.1:{homeserver.appservice_port}/_matrix/app/v1/transactions/waits"
+    async with ann.http.put(url, json={"events": [event]}, headers=headers) as response:
+        assert response.status == 500
+    relay.let_in()
+    await eventually(epoch, first.__lt__)
 
 
 async def test_messages_are_answered_in_their_order(world: World, ann: Person, room: Room) -> None:
