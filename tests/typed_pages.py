@@ -71,8 +71,8 @@ class Folder:
         self._environment = {"PATH": os.environ["PATH"], "HOME": str(path), "DATA": str(data)}
 
     async def run(self, page: Page) -> str:
-        """Run a page's commands; returns what they have said. One that fails ends it: its page is
-        at fault."""
+        """Run a page's commands; returns what they have said. One that fails ends it, and one that
+        is silent for too long: its page is at fault."""
         script = self._script(page)
         process = await asyncio.create_subprocess_exec(
             *("sh", "-eu", "-c", script),
@@ -82,9 +82,15 @@ class Folder:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        said = (await within(process.communicate()))[0].decode()
-        assert process.returncode == 0, f"{page.name}: {said}"
-        return said
+        assert process.stdout is not None
+        said = b""
+        try:
+            while more := await within(process.stdout.read(65_536)):
+                said += more
+            assert await within(process.wait()) == 0
+        except (AssertionError, TimeoutError) as error:
+            raise AssertionError(f"{page.name}: {said.decode()}") from error
+        return said.decode()
 
     def _script(self, page: Page) -> str:
         parts = [_BEGIN]
@@ -95,7 +101,7 @@ class Folder:
             text = _PORT.sub(lambda found: str(int(found[0]) + self._offset), text)
             if block.language == "sh":
                 if not page.only or any(one in text for one in page.only):
-                    parts.append(text)
+                    parts.append("echo\n" + text)
             elif block.language == "python" and not page.only:
                 (self._path / "example.py").write_text(text, encoding="utf-8")
                 parts.append('TOKEN="${TOKEN:-}" .venv/bin/python example.py\n')
