@@ -118,8 +118,15 @@ def _curl(words: Words) -> None:
 
 
 def _make(words: Words) -> None:
+    # What the `make` of this run was told is not part of what stands there.
+    environment = {name: os.environ[name] for name in os.environ.keys() - _OF_MAKE}
     shown = subprocess.run(
-        ("make", "--dry-run", *words), cwd=ROOT, capture_output=True, text=True, check=False
+        ("make", "--dry-run", *words),
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert shown.returncode == 0, shown.stderr
     for command in commands(shown.stdout):
@@ -137,6 +144,7 @@ def _pytest(words: Words) -> None:
     assert all(f'"{word}"' in text for word in own), own
 
 
+_OF_MAKE = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "ARGS"}
 _OF_XDIST = {"--numprocesses", "--dist", "--no-loadscope-reorder"}
 
 

@@ -164,6 +164,12 @@ class Homeserver:
         return self.synapse.registrations[1]
 
     @property
+    def talks_registration(self) -> Path:
+        """Likewise of a bridge that a test plays, and to which nothing is pushed: a homeserver asks
+        ever more rarely for one that does not answer, and tells it all when it is there at last."""
+        return self.synapse.registrations[3]
+
+    @property
     def gmessages_registration(self) -> Path:
         """Likewise of the double of mautrix-gmessages."""
         return self.synapse.registrations[2]
@@ -300,6 +306,19 @@ def irc_registration(port: int) -> dict[str, object]:
     }
 
 
+def talks_registration() -> dict[str, object]:
+    """What the homeserver reads of a bridge that nothing is pushed to."""
+    return {
+        "id": "talks",
+        "url": None,
+        "as_token": secrets.token_hex(32),
+        "hs_token": secrets.token_hex(32),
+        "rate_limited": False,
+        "sender_localpart": "talks",
+        "namespaces": {"users": [{"regex": "@talk_.*", "exclusive": True}]},
+    }
+
+
 def homeserver_in(
     directory: Path,
     http: aiohttp.ClientSession,
@@ -326,7 +345,9 @@ def homeserver_in(
     irc_file.write_text(yaml.safe_dump(irc_registration(free_port())))
     sms_file = directory / "gmessages.yaml"
     sms_file.write_text(yaml.safe_dump(gmessages_registration(free_port())))
-    files = (registration_file, irc_file, sms_file)
+    talks_file = directory / "talks.yaml"
+    talks_file.write_text(yaml.safe_dump(talks_registration()))
+    files = (registration_file, irc_file, sms_file, talks_file)
     synapse = Synapse(directory / "synapse", port, files, name, host)
     return Homeserver(synapse, config, http)
 

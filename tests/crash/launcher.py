@@ -176,7 +176,7 @@ class Trap:
 
 
 def _says(event: Mapping[str, Any], text: str) -> bool:
-    is_person = event.get("sender", "").startswith(("@crash", "@irc_"))
+    is_person = event.get("sender", "").startswith(("@crash", "@talk_"))
     return is_person and text in str(event.get("content"))
 
 

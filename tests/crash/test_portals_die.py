@@ -10,10 +10,9 @@ import pytest
 import yaml
 from tests.crash.bridges import Bridges
 from tests.crash.checks import Words
-from tests.irc import BRIDGE_BOT
 from tests.waiting import eventually
 
-LINE = "@letta_irc:localhost"
+BRIDGE_BOT, LINE = "@talks:localhost", "@letta_irc:localhost"
 Event = dict[str, Any]
 
 
@@ -22,11 +21,11 @@ class Network:
     """Another network, as its bridge shows it: one contact and the portal of the talk with them."""
 
     bridges: Bridges
-    contact: str = field(default_factory=lambda: f"@irc_{secrets.token_hex(6)}:localhost")
+    contact: str = field(default_factory=lambda: f"@talk_{secrets.token_hex(6)}:localhost")
     room_id: str = ""
 
     def __post_init__(self) -> None:
-        file = self.bridges.homeserver.irc_registration
+        file = self.bridges.homeserver.talks_registration
         self._token = str(yaml.safe_load(file.read_text())["as_token"])
 
     async def call(self, who: str, method: str, path: str, body: object = None) -> Event:
@@ -106,7 +105,7 @@ async def bridged(house: Bridges) -> AsyncGenerator[Bridges]:
     portal = {
         "name": "irc",
         "bot": BRIDGE_BOT,
-        "ghosts": "@irc_(.+):localhost",
+        "ghosts": "@talk_(.+):localhost",
         "line": LINE,
         "routes": {"*": hall.agent_id},
         "join_messages": 0,

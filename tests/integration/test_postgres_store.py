@@ -4,6 +4,8 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from structlog.testing import capture_logs
 from tests.builders import message, new_turn
 from tests.integration import postgres_refusals
 from tests.postgres import PASSWORD, PostgresServer
-from tests.waiting import eventually, within
+from tests.waiting import DEADLINE, eventually, settled, within
 
 from letta_matrix.store.agents import Agent, AgentDirectory
 from letta_matrix.store.audit import AuditEntry, AuditStore
@@ -203,6 +205,8 @@ class Gate(Fence):
         super().__init__("one", 1, self._at_once)
         self.asked = 0
         self.is_open = True
+        self.goes_on = threading.Event()
+        self.goes_on.set()
 
     async def _at_once(self) -> float:
         return 0.0
@@ -210,31 +214,45 @@ class Gate(Fence):
     def check(self, db: Connection) -> None:
         self.asked += 1
         assert db.in_transaction()
+        assert self.goes_on.wait(DEADLINE)
         if not self.is_open:
             raise LeaseLost
 
 
-async def test_the_fence_is_asked_once_for_each_commit(
-    database: Database, postgres_url: URL
-) -> None:
+@pytest.fixture
+async def fenced(database: Database, postgres_url: URL) -> AsyncGenerator[tuple[Database, Gate]]:
+    """The same database, with a fence before what is written."""
     gate = Gate()
     fenced = Database(postgres_url, gate)
-    keys = Meta(fenced)
-    await asyncio.gather(*(keys.set(f"test {one}", "") for one in range(20)))
-    assert gate.asked <= 2
+    yield fenced, gate
+    await fenced.close()
+
+
+async def test_the_fence_is_asked_once_for_each_commit(
+    database: Database, fenced: tuple[Database, Gate]
+) -> None:
+    behind, gate = fenced
+    keys = Meta(behind)
+    gate.goes_on.clear()
+    first = asyncio.create_task(keys.set("test 0", ""))
+    await eventually(lambda: gate.asked)
+    others = [asyncio.create_task(keys.set(f"test {one}", "")) for one in range(1, 20)]
+    await settled(first)
+    gate.goes_on.set()
+    await within(asyncio.gather(first, *others))
+    assert gate.asked == 2
     assert await keys.get("test 19") == ""
     gate.is_open = False
     both = await asyncio.gather(
         keys.set("test a", ""), keys.set("test b", ""), return_exceptions=True
     )
     assert [type(one) for one in both] == [LeaseLost] * 2
-    assert fenced.trouble is not None
+    assert behind.trouble is not None
     assert await Meta(database).get("test a") is None
     gate.is_open = True
     await keys.set("test a", "again")
     assert await keys.get("test a") == "again"
-    assert fenced.trouble is None
-    await fenced.close()
+    assert behind.trouble is None
 
 
 async def test_what_is_told_of_a_database_has_no_password(

@@ -125,6 +125,9 @@ async def test_a_person_who_was_removed_reads_on(front: Front) -> None:
     assert await front.rooms(login) == [ROOM, OTHER]
     await front.stage.admit(membership("leave", "@eve:test"), membership("join"))
     assert await front.rooms(login) == [ROOM, OTHER]
+    # How they came, told late.
+    await front.stage.admit(membership("invite"))
+    assert await front.rooms(login) == [ROOM, OTHER]
     await front.stage.admit(membership("ban"))
     assert await front.rooms(login) == [OTHER]
     # Who comes back logs in again.

@@ -28,6 +28,21 @@ def test_an_answer_tells_how_far_ours_is_ahead(ago: float, *, is_off: bool) -> N
     assert clock.is_off is is_off
 
 
+@pytest.mark.parametrize("both", [True, False])
+@pytest.mark.parametrize("jump", [TWO_DAYS, -TWO_DAYS])
+def test_a_clock_that_is_set_makes_nothing_old(
+    monkeypatch: pytest.MonkeyPatch, jump: int, *, both: bool
+) -> None:
+    """Until the next answer nobody knows whether theirs was set too."""
+    clock, told = ServerClock(), time.time
+    clock.dated(dated(0))
+    monkeypatch.setattr(time, "time", lambda: told() + jump)
+    theirs = told() + (jump if both else 0)
+    assert clock.now() <= theirs + 30
+    clock.dated({"Date": formatdate(theirs, usegmt=True)})
+    assert clock.now() == pytest.approx(theirs, abs=30)
+
+
 @pytest.mark.parametrize(
     "headers",
     [{}, {"Date": "yesterday"}, {"Date": ""}, {**dated(TWO_DAYS), "Age": "172800"}],

@@ -280,11 +280,11 @@ async def test_closing_waits_for_what_ends_soon_and_cuts_the_rest_short(
     soon, never = Job(), Job()
     soon.gate.clear()
     never.gate.clear()
-    calls = [
-        asyncio.create_task(ledger.run(entry("soon"), soon)),
-        asyncio.create_task(ledger.run(entry("never"), never)),
-    ]
-    await asyncio.gather(soon.begun.wait(), never.begun.wait())
+    calls = [asyncio.create_task(ledger.run(entry("soon"), soon))]
+    # It is noted first.
+    await soon.begun.wait()
+    calls.append(asyncio.create_task(ledger.run(entry("never"), never)))
+    await never.begun.wait()
     clock.stop()
     closing = asyncio.create_task(ledger.close())
     await settled(closing)

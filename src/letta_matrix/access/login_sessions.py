@@ -144,7 +144,8 @@ class LoginSessions:
         room_id, kind, key = (event.get(name) for name in ("room_id", "type", "state_key"))
         if kind != "m.room.member" or not isinstance(room_id, str):
             return
-        if mapping(event.get("content")).get("membership") == "join":
+        # An invite from before the login may be told after it.
+        if mapping(event.get("content")).get("membership") not in ("leave", "ban"):
             return
         for session in self._sessions:
             if session.user_id == key:

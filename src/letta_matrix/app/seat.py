@@ -3,13 +3,13 @@
 import asyncio
 import secrets
 import socket
-import time
 from dataclasses import replace
 
 import structlog
 
 from letta_matrix import __version__
 from letta_matrix.access.database import url_of_database
+from letta_matrix.common.clock import since_boot
 from letta_matrix.common.loopback import is_loopback
 from letta_matrix.common.vitals import Trouble
 from letta_matrix.config import Config
@@ -69,7 +69,7 @@ class Seat:
     @property
     def holds(self) -> bool:
         """Whether it is ours, for sure: by our own clock, since the last renewal was asked for."""
-        return self.epoch > 0 and not self.lost.is_set() and _now() < self._valid_until
+        return self.epoch > 0 and not self.lost.is_set() and since_boot() < self._valid_until
 
     async def sure(self, epoch: int) -> float:
         """Returns once the seat is ours for sure, in this epoch: until when, by the event loop's
@@ -79,7 +79,7 @@ class Seat:
                 raise LeaseLost
             self._changed.clear()
             await self._changed.wait()
-        return asyncio.get_running_loop().time() + self._valid_until - _now()
+        return asyncio.get_running_loop().time() + self._valid_until - since_boot()
 
     def fence(self) -> Fence:
         """What every transaction of the bridge is to pass, as long as it is of this epoch."""
@@ -90,7 +90,7 @@ class Seat:
     def active(self) -> Replica | None:
         """The other replica that acts, as far as is known."""
         lease = self.lease
-        if lease is None or lease.left < _now() - self._lease_at:
+        if lease is None or lease.left < since_boot() - self._lease_at:
             return None
         if lease.holder == self.replica_id:
             return None
@@ -137,14 +137,14 @@ class Seat:
             except Exception as error:
                 # Without a look nobody would ever take over.
                 log.error("the seat could not be looked at", exc_info=error)
-            if self.epoch and _now() > self._valid_until + self._seconds:
+            if self.epoch and since_boot() > self._valid_until + self._seconds:
                 # Another may act for long by now.
                 self._lose()
             await asyncio.sleep(pause)
 
     async def look(self) -> None:
         """Once; what is found stands in the attributes."""
-        asked_at = _now()
+        asked_at = since_boot()
         wanted = self._seconds if self.wants and not self.lost.is_set() else None
         try:
             beat = await self._leases.beat(self._told(), wanted, self.epoch)
@@ -234,11 +234,3 @@ def _host_of(config: Config) -> str:
     listens for nobody else, by its name otherwise."""
     is_local = all(is_loopback(host) for host, _ in config.listens)
     return "127.0.0.1" if is_local else socket.gethostname()
-
-
-def _now() -> float:
-    """Seconds on a clock that goes on while the machine sleeps: leases do."""
-    return time.clock_gettime(_CLOCK)
-
-
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)

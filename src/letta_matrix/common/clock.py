@@ -3,6 +3,13 @@
 import asyncio
 import time
 
+_SINCE_BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def since_boot() -> float:
+    """Seconds on a clock that nobody sets, and that goes on while the machine sleeps."""
+    return time.clock_gettime(_SINCE_BOOT)
+
 
 def now() -> float:
     """Seconds on a clock that never goes back: the running event loop's, if there is one.
