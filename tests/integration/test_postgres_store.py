@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from tests.builders import message, new_turn
 from tests.integration import postgres_refusals
 from tests.postgres import PASSWORD, PostgresServer
-from tests.waiting import DEADLINE, eventually, settled, within
+from tests.waiting import DEADLINE, eventually, within
 
 from letta_matrix.store.agents import Agent, AgentDirectory
 from letta_matrix.store.audit import AuditEntry, AuditStore
@@ -237,7 +237,8 @@ async def test_the_fence_is_asked_once_for_each_commit(
     first = asyncio.create_task(keys.set("test 0", ""))
     await eventually(lambda: gate.asked)
     others = [asyncio.create_task(keys.set(f"test {one}", "")) for one in range(1, 20)]
-    await settled(first)
+    await eventually(lambda: len(vars(behind.commits)["_waiting"]), (19).__eq__)
+    assert not first.done()
     gate.goes_on.set()
     await within(asyncio.gather(first, *others))
     assert gate.asked == 2

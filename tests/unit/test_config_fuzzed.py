@@ -232,6 +232,16 @@ values = st.sampled_from(
 )
 
 
+_FILES = [key for key in KEYS if key.rpartition(".")[2].endswith(("_file", "_socket", "directory"))]
+
+
+@pytest.mark.parametrize("key", _FILES)
+def test_any_path(file: Path, key: str) -> None:
+    for value in ODD:
+        file.write_text(yaml.safe_dump(with_changes([(key, value)])), encoding="utf-8")
+        told(file)
+
+
 @given(st.dictionaries(st.sampled_from(_variables()), values, max_size=5))
 @settings(max_examples=300)
 def test_any_environment(file: Path, environment: dict[str, str]) -> None:

@@ -7,12 +7,16 @@ from urllib.parse import unquote
 from pydantic import Field
 
 from letta_matrix.common.json_fields import mapping
-from letta_matrix.config.faults import ConfigError
-from letta_matrix.config.types import DatabaseAddress, Section, Token
+from letta_matrix.common.lenient_json import printable
+from letta_matrix.config.faults import ConfigError, shortened
+from letta_matrix.config.types import DatabaseAddress, FilePath, Section, Token, file_path
 
 _WITH_PASSWORD = re.compile(r"(\w[\w+.-]*:/*[^:/@]*):([^?]*|.*)@([^@?]*(?:\?.*)?)")
 """An `@` behind the `?` ends no password, unless there is no other."""
 _IN_QUERY = re.compile(r"[?&](pass(word|file)?)=")
+_LONGEST = 4096
+"""Bytes of a password."""
+_SHOWN = 300
 
 
 class Database(Section):
@@ -21,7 +25,7 @@ class Database(Section):
         description="relative SQLite paths start at the config file",
     )
     password: Token | None = Field(default=None, description="of the user in a postgresql:// URL")
-    password_file: str | None = Field(
+    password_file: FilePath | None = Field(
         default=None, description="a file that holds this password, and nothing else"
     )
 
@@ -45,8 +49,8 @@ def with_password(data: dict[str, object], file: Path) -> None:
         if (parts := _WITH_PASSWORD.fullmatch(url)) is not None:
             found["database.url"] = unquote(parts[2])
             url = without_password(url)
-    if isinstance(name, str):
-        found["database.password_file"] = _password_in(file, name)
+    if isinstance(name, str) and (path := _path(file, name)) is not None:
+        found["database.password_file"] = _password_in(file, path)
     if len(found) > 1:
         raise ConfigError(f"{file}: {' and '.join(found)} both have a password: leave one")
     password = {"password": next(iter(found.values()))} if found else {}
@@ -59,12 +63,25 @@ def without_password(url: str) -> str:
     return url if parts is None else f"{parts[1]}@{parts[3]}"
 
 
-def _password_in(config: Path, name: str) -> str:
-    path = config.resolve().parent / Path(name).expanduser()
+def _path(config: Path, name: str) -> Path | None:
+    """None where it is no path, as whoever checks the settings says."""
     try:
-        return path.read_text(encoding="utf-8").strip("\r\n")
+        return config.resolve().parent / Path(file_path(name)).expanduser()
+    except ValueError:
+        return None
+
+
+def _password_in(config: Path, path: Path) -> str:
+    problem = "it is no file, or longer than any password"
+    try:
+        with path.open("rb") as file:
+            said = file.read(_LONGEST + 1) if path.is_file() else b""
+        if 0 < len(said) <= _LONGEST:
+            return said.decode().strip("\r\n")
     except OSError as error:
-        problem = error.strerror
+        problem = str(error.strerror)
     except UnicodeDecodeError:
         problem = "it is no text in UTF-8"
-    raise ConfigError(f"{config}: `database.password_file` cannot be read: {path}: {problem}")
+    shown = shortened(printable(str(path)), _SHOWN)
+    text = f"`database.password_file` should be a file that can be read ({shown}: {problem})"
+    raise ConfigError(f"{config}: {text}")

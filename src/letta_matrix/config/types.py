@@ -84,14 +84,22 @@ def _place(value: str) -> str:
 
 
 def _absolute(value: Path) -> Path:
-    if not (path := Path(_file(str(value))).expanduser()).is_absolute():
+    if not (path := Path(file_path(str(value))).expanduser()).is_absolute():
         raise ValueError("should be an absolute path")
     return path
 
 
-def _file(value: str) -> str:
+_LONGEST_NAME, _LONGEST_PATH = 255, 1000
+"""Bytes of a file's name (NAME_MAX), and of a path with some before it (PATH_MAX)."""
+
+
+def file_path(value: str) -> str:
+    """The same, if it can be the path of a file. Raises ValueError."""
     if not value or _CONTROL.search(value):
         raise ValueError("should be a path")
+    names = [len(name.encode()) for name in value.split("/")]
+    if max(names) > _LONGEST_NAME or sum(names) > _LONGEST_PATH:
+        raise ValueError("should be a path that is not so long")
     try:
         Path(value).expanduser()
     except RuntimeError:
@@ -111,7 +119,7 @@ def _not_empty(value: SecretStr) -> SecretStr:
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 """A path that starts at the root, or at a home folder with `~`."""
 
-FilePath = Annotated[str, AfterValidator(_file)]
+FilePath = Annotated[str, AfterValidator(file_path)]
 """A path, relative ones from the configuration file's folder, or from a home folder with `~`."""
 
 ListenHost = Annotated[str, matches(_HOST, "a host name, an address, or empty for all of them")]
