@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, Engine, event, select
+from sqlalchemy import Connection, Engine, event, text
 
 from letta_matrix.store.database import Database, database_url
 from letta_matrix.store.tokens import AccessToken, TokenStore
@@ -97,5 +97,5 @@ async def test_a_glance_that_fails_is_not_the_last(database_file: Path) -> None:
     for _ in range(2):
         with pytest.raises(LookupError):
             await reader.glance(fail)
-    assert await reader.glance(lambda db: db.execute(select(7)).scalar()) == 7
+    assert await reader.glance(lambda db: db.execute(text("SELECT 7")).scalar()) == 7
     await reader.close()
