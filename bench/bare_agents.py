@@ -10,10 +10,12 @@ import aiohttp
 
 from bench.homeserver import FLOOR_PREFIX, Homeserver
 from bench.scene import Scene
+from letta_matrix.agents.own_rooms import SERVICE
 from letta_matrix.matrix.avatars import avatar_png
 from letta_matrix.stack.synapse import SERVER_NAME
 
 _VIA = {"via": [SERVER_NAME]}
+_WHO_SEES = "m.room.history_visibility"
 
 
 @dataclass
@@ -60,6 +62,7 @@ class BareAgents:
         content = self._room(localpart, name, avatar)
         made = await self._call("POST", "v3/createRoom", content, as_user=ghost)
         room = str(made["room_id"])
+        await self._call("GET", f"v3/rooms/{quote(room)}/state/m.room.encryption", as_user=ghost)
         child = f"v3/rooms/{quote(self._space)}/state/m.space.child/{quote(room)}"
         await asyncio.gather(
             self._call("POST", f"v3/rooms/{quote(room)}/join", {}, as_user=bot),
@@ -88,16 +91,18 @@ class BareAgents:
             "room_alias_name": localpart,
             "preset": "private_chat",
             "invite": [bot, self.person],
-            "power_level_content_override": {"users": {}},
+            "power_level_content_override": {"invite": 10, "users": {self.person: 100}},
             "creation_content": {"additional_creators": [bot]},
             "initial_state": [
+                {"type": SERVICE, "content": {"service_members": [bot]}},
                 {"type": "m.space.parent", "state_key": self._space, "content": parent},
                 {"type": "m.room.avatar", "content": {"url": avatar}},
+                {"type": _WHO_SEES, "content": {"history_visibility": "invited"}},
             ],
         }
 
     async def _call(
-        self, method: str, path: str, body: object, *, as_user: str | None = None
+        self, method: str, path: str, body: object = None, *, as_user: str | None = None
     ) -> dict[str, Any]:
         root = "media/v3/" if path == "upload" else "client/"
         content: dict[str, Any] = {"data": body} if isinstance(body, bytes) else {"json": body}
@@ -110,7 +115,7 @@ class BareAgents:
             **content,
         ) as response:
             answer = cast("dict[str, Any]", await response.json())
-            if response.status >= 400:
+            if response.status >= 400 and method != "GET":
                 raise RuntimeError(f"{method} {path}: {answer}")
             return answer
 

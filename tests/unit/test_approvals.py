@@ -469,6 +469,20 @@ async def test_the_database_fails_when_it_is_to_be_asked(
     assert not stage.approvals.waits(stage.turn.turn_id)
 
 
+async def test_the_database_fails_when_a_person_has_answered(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    approval = await stage.asked()
+
+    async def unavailable(_: str) -> Approval | None:
+        raise StoreUnavailable("on purpose")
+
+    monkeypatch.setattr(stage.store, "get", unavailable)
+    assert await stage.approvals.answer(approval, ApprovalStatus.ALLOWED, by=PERSON)
+    await eventually(lambda: stage.runtime.answers)
+    assert stage.runtime.answers["call-1"].allow
+
+
 async def test_a_runtime_that_is_away_is_told_later(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:

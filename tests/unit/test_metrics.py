@@ -25,7 +25,6 @@ from tests.waiting import eventually
 from letta_matrix.access.principal import Scope
 from letta_matrix.access.secrets import issue
 from letta_matrix.app.doors import Doors
-from letta_matrix.app.exposition import Exposition
 from letta_matrix.app.metric import Metric
 from letta_matrix.app.metrics import Metrics
 from letta_matrix.common.vitals import Trouble
@@ -44,7 +43,7 @@ class Watched:
         self.stage = stage
         appservice = Appservice("h", cast("Any", None))
         self.metrics = Metrics(stage.parts, appservice, lambda: True)
-        doors = Doors(stage.config, stage.parts, dict, always, Exposition(self.metrics.all()))
+        doors = Doors(stage.config, stage.parts, dict, always, self.metrics.all())
         transport = httpx.ASGITransport(doors.rest())
         self.http = httpx.AsyncClient(transport=transport, base_url="http://bridge")
 

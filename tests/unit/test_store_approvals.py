@@ -71,10 +71,14 @@ async def test_an_approval_comes_back_as_it_was(
 async def test_it_is_settled_once(database: Database, store: ApprovalStore, make: Make) -> None:
     approval = make()
     await database.execute(store.insert(approval))
-    assert await store.decide(approval, ApprovalStatus.DENIED, by=PERSON, reason="no")
+    settled = await store.decide(approval, ApprovalStatus.DENIED, by=PERSON, reason="no")
     assert not await store.decide(approval, ApprovalStatus.ALLOWED, by="@bob:test")
     stored = await store.get("k1")
-    assert stored == replace(approval, status=ApprovalStatus.DENIED, decided_by=PERSON, reason="no")
+    assert (
+        stored
+        == settled
+        == replace(approval, status=ApprovalStatus.DENIED, decided_by=PERSON, reason="no")
+    )
 
 
 async def test_one_that_was_never_stored_cannot_be_settled(

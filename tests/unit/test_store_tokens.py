@@ -5,7 +5,8 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-from sqlalchemy import Connection
+import pytest
+from sqlalchemy import Connection, Engine, event, text
 
 from letta_matrix.store.database import Database, database_url
 from letta_matrix.store.tokens import AccessToken, TokenStore
@@ -66,3 +67,35 @@ async def test_who_shows_a_token_waits_for_no_write(
     assert await store.revoke("a1", 7.0)
     assert await store.get("a1") == replace(TOKEN, revoked_at=7.0)
     await store.close()
+
+
+async def test_a_token_is_read_by_one_statement(database: Database, database_file: Path) -> None:
+    url = database_url(f"sqlite:///{database_file}", database_file.parent)
+    store, executed = TokenStore(database, Database(url)), list[str]()
+    await store.add(TOKEN)
+    await store.get("a1")
+
+    def note(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
+        executed.append(statement.partition(" ")[0])
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        await store.get("a1")
+        await store.get("a9")
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    await store.close()
+    assert executed == ["SELECT", "SELECT"]
+
+
+async def test_a_glance_that_fails_is_not_the_last(database_file: Path) -> None:
+    reader = Database(database_url(f"sqlite:///{database_file}", database_file.parent))
+
+    def fail(_: Connection) -> None:
+        raise LookupError
+
+    for _ in range(2):
+        with pytest.raises(LookupError):
+            await reader.glance(fail)
+    assert await reader.glance(lambda db: db.execute(text("SELECT 7")).scalar()) == 7
+    await reader.close()

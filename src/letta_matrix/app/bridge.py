@@ -17,7 +17,6 @@ from letta_matrix.app.assembly import App
 from letta_matrix.app.checks import NO_PING, watch_parts
 from letta_matrix.app.connection import Connection
 from letta_matrix.app.doors import Doors
-from letta_matrix.app.exposition import Exposition
 from letta_matrix.app.health import Health
 from letta_matrix.app.logs import configure_logging, secrets_of
 from letta_matrix.app.metrics import Metrics
@@ -75,7 +74,7 @@ class Bridge:
         self.health = Health(app, self.appservice, self.connection, self._reach)
         metrics = Metrics(app, self.appservice, self.health.is_ready).all()
         told, asked = self.health.told, self.health.asked_if_ready
-        self._doors = Doors(config, app, told, asked, Exposition(metrics))
+        self._doors = Doors(config, app, told, asked, metrics)
         self._tasks: list[asyncio.Task[None]] = []
         self._opened = contextlib.AsyncExitStack()
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from starlette.middleware import Middleware
@@ -12,6 +12,7 @@ from letta_matrix.access.authenticator import Authenticator
 from letta_matrix.access.guard import Guarded, api_guard
 from letta_matrix.access.login_sessions import LoginSessions
 from letta_matrix.app.assembly import App
+from letta_matrix.app.metric import Metric
 from letta_matrix.common.connections.admission import Connections
 from letta_matrix.common.connections.descriptors import most_connections
 from letta_matrix.config import Config
@@ -24,7 +25,7 @@ from letta_matrix.doors.mcp.websocket import McpSockets
 from letta_matrix.doors.web.front import Front
 from letta_matrix.doors.web.health import answer, health_routes
 from letta_matrix.doors.web.in_flight import InFlight
-from letta_matrix.doors.web.lazy import Lazy
+from letta_matrix.doors.web.lazy import Lazy, Once
 from letta_matrix.doors.web.listening import listen
 from letta_matrix.doors.web.metrics import Shown, metrics_route
 from letta_matrix.doors.web.pages import chat_routes, dashboard_routes, docs_routes
@@ -45,7 +46,7 @@ class Doors:
         app: App,
         health: Callable[[], Mapping[str, object]],
         is_ready: Callable[[], Awaitable[bool]],
-        metrics: Shown | None = None,
+        metrics: Sequence[Metric] = (),
     ) -> None:
         self._config = config
         self._app = app
@@ -106,10 +107,16 @@ class Doors:
         probes = health_routes(
             self._health, self._is_ready, lambda request: guard.knows(request.scope)
         )
-        if self._metrics is not None:
+        if self._metrics:
             # Whatever it is called there: who has a token is no page of strangers.
-            probes.append(metrics_route(self._authenticator.admit, self._metrics))
+            shown = Once(self._make_exposition)
+            probes.append(metrics_route(self._authenticator.admit, shown))
         return Front(probes, guarded)
+
+    def _make_exposition(self) -> Shown:
+        from letta_matrix.app.exposition import Exposition
+
+        return Exposition(self._metrics)
 
     def _make_api(self) -> ASGIApp:
         from letta_matrix.doors.rest.app import make_app

@@ -37,8 +37,9 @@ _PAUSES = Backoff(0.2, 10.0)
 class ApprovalQuestion:
     """An approval that a turn of this process waits for.
 
-    `decided` is set once no person is awaited any more, `told` once the runtime knows, `shown`
-    once its event says what became of it.
+    `decided` is set once no person is awaited any more, `settled` is how a person of this process
+    has left it, `told` is set once the runtime knows, `shown` once its event says what became of
+    it.
     """
 
     key: str
@@ -48,6 +49,7 @@ class ApprovalQuestion:
     reply: Reply
     approval: Approval | None = None
     decided: asyncio.Event = field(default_factory=asyncio.Event)
+    settled: Approval | None = None
     told: bool = False
     shown: bool = False
     # Held while the reply's events change: what is cut short there has an unknown outcome.

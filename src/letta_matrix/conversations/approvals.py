@@ -101,17 +101,19 @@ class Approvals:
         doubtful = allows and not await self._sight.is_as_asked(approval)
         if doubtful:
             status, by, reason = ApprovalStatus.DENIED, "", words.TAMPERED
-        if not await self.store.decide(approval, status, by=by, reason=reason):
+        settled = await self.store.decide(approval, status, by=by, reason=reason)
+        if settled is None:
             return False
         log.info("approval answered", turn=approval.turn_id, status=str(status), by=by)
-        self._settled_by_person(approval)
+        self._settled_by_person(settled)
         return not doubtful
 
     async def taken_away(self, approval: Approval) -> None:
         """Its question was removed: what waits is denied, since nobody can see what they allow."""
-        if await self.store.decide(approval, ApprovalStatus.DENIED, reason=words.TAMPERED):
+        settled = await self.store.decide(approval, ApprovalStatus.DENIED, reason=words.TAMPERED)
+        if settled is not None:
             log.info("approval taken away", turn=approval.turn_id)
-            self._settled_by_person(approval)
+            self._settled_by_person(settled)
 
     def queued(self, turn: Turn) -> None:
         """A message waits behind a turn: tell its sender, if the turn waits for their answer."""
@@ -209,6 +211,7 @@ class Approvals:
 
     def _settled_by_person(self, approval: Approval) -> None:
         if (question := self._questions.get(approval.key)) is not None:
+            question.settled = approval
             question.decided.set()
         else:
             self._earlier.answered(approval)
@@ -266,7 +269,7 @@ class Approvals:
         if entry.event_id is not None:
             self._spawn(self._offer, question, approval, entry.event_id)
         if await question.is_decided_by(approval.expires_at):
-            settled = await self.store.get(approval.key)
+            settled = question.settled or await self.store.get(approval.key)
         else:
             settled = await self._settle(approval, ApprovalStatus.EXPIRED)
         return settled or replace(approval, status=ApprovalStatus.DENIED, reason=words.BROKEN)
@@ -325,8 +328,8 @@ class Approvals:
             return approval
         while True:
             try:
-                await self.store.decide(approval, status, reason=reason)
-                return await self.store.get(approval.key)
+                settled = await self.store.decide(approval, status, reason=reason)
+                return settled or await self.store.get(approval.key)
             except StoreUnavailable as error:
                 log.error("an approval waits for the database", reason=str(error))
                 await asyncio.sleep(_STORE_PAUSE)

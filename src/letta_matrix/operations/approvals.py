@@ -127,13 +127,13 @@ class ApprovalOperations:
             answered = await self._approvals.answer(approval, status, by=by, reason=params.reason)
         except HomeserverUnavailable as error:
             raise ToolError(_UNSEEN, Fault.UNAVAILABLE) from error
-        settled = await self._store.get(params.key) or approval
-        mine = caller.again and (settled.status, settled.decided_by) == (status, by)
-        if not answered and not mine:
-            lapsed = settled.reason if settled.status is ApprovalStatus.LAPSED else ""
-            late = lapsed or _OUTCOMES.get(settled.status, "its time is up")
-            text = f"{code(approval.tool)} cannot be answered any more: {late}."
-            raise ToolError(text, Fault.CONFLICT)
+        if not answered:
+            settled = await self._store.get(params.key) or approval
+            if not caller.again or (settled.status, settled.decided_by) != (status, by):
+                lapsed = settled.reason if settled.status is ApprovalStatus.LAPSED else ""
+                late = lapsed or _OUTCOMES.get(settled.status, "its time is up")
+                text = f"{code(approval.tool)} cannot be answered any more: {late}."
+                raise ToolError(text, Fault.CONFLICT)
         return {"room_id": approval.room_id, "tool": approval.tool, "outcome": _OUTCOMES[status]}
 
     async def _answerable(self, caller: Caller, key: str, status: ApprovalStatus) -> Approval:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -221,11 +221,12 @@ class ApprovalStore:
 
     async def decide(
         self, approval: Approval, status: ApprovalStatus, *, by: str = "", reason: str = ""
-    ) -> bool:
-        """Settle a pending approval; False if it was settled before."""
+    ) -> Approval | None:
+        """Settle a pending approval; how it stands then, None if it was settled before."""
         waiting = _PENDING & (approvals.c.key == approval.key)
         values = {"status": str(status), "decided_by": by, "reason": reason}
-        values |= {"expires_at": min(approval.expires_at, time.time())}
+        ended = min(approval.expires_at, time.time())
+        values |= {"expires_at": ended}
         changed = await self._database.changed(update(approvals).where(waiting).values(**values))
         self._took_over(approval.key)
         self._waiting.pop(approval.key, None)
@@ -233,7 +234,9 @@ class ApprovalStore:
         self._heard = {event: key for event, key in self._heard.items() if key != approval.key}
         self._asked_before.pop(approval.key, None)
         self._speakers.pop(approval.key, None)
-        return changed == 1
+        if changed != 1:
+            return None
+        return replace(approval, status=status, decided_by=by, reason=reason, expires_at=ended)
 
     def _took_over(self, key: str) -> None:
         for one in self._taking_over.pop(key, ()):

@@ -6,14 +6,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, delete, select
 from sqlalchemy.exc import IntegrityError
 
 from letta_matrix.store.database import Database
-from letta_matrix.store.rows import record_of, row_of
+from letta_matrix.store.rows import record_of, row_by, row_of
 from letta_matrix.store.schema import audit
 
 _ROWS_AT_ONCE = 500
+_NEW, _CALL = audit.insert(), row_by(audit.c.seq)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class AuditStore:
         def store(db: Connection) -> tuple[AuditEntry, bool]:
             if entry.transaction_id is not None and (known := _known(db, entry)) is not None:
                 return known, False
-            key = db.execute(audit.insert().values(**values)).inserted_primary_key
+            key = db.execute(_NEW, values).inserted_primary_key
             return replace(entry, seq=int(key[0]) if key else 0), True
 
         try:
@@ -61,9 +62,7 @@ class AuditStore:
 
     async def note(self, seq: int, progress: dict[str, object]) -> None:
         """What a retry of a call needs that has begun."""
-        await self._database.execute(
-            update(audit).where(audit.c.seq == seq).values(result=progress)
-        )
+        await self._database.execute((_CALL, {"of": seq, "result": progress}))
 
     async def end(
         self,
@@ -76,8 +75,7 @@ class AuditStore:
     ) -> None:
         """How a call ended."""
         values = {"outcome": outcome, "room_id": room_id, "event_id": event_id, "result": result}
-        statement = update(audit).where(audit.c.seq == seq).values(**values)
-        await self._database.execute(statement)
+        await self._database.execute((_CALL, {"of": seq, **values}))
 
     async def newest(self, limit: int, *, before: int | None = None) -> list[AuditEntry]:
         """The newest entries, newest first; only those older than the entry `before` if given."""

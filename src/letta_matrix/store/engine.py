@@ -19,7 +19,7 @@ def revision_in(connection: Connection, is_kept: TextClause) -> str | None:
 
 class StoreEngine(Protocol):
     """One way to keep the tables. All of it is called in the database's thread, and may wait; of
-    one that is `at_hand`, `reading` and `sizes` may be called in any, as they wait for nothing."""
+    one that is `at_hand`, `glancing` and `sizes` may be called in any, as they wait for nothing."""
 
     at_hand: bool
 
@@ -38,6 +38,10 @@ class StoreEngine(Protocol):
 
     def moment(self) -> AbstractContextManager[Connection]:
         """The same, which shows one moment, whoever writes meanwhile."""
+        ...
+
+    def glancing(self) -> AbstractContextManager[Connection]:
+        """A connection for one query, which is read at once; it may be kept for the next."""
         ...
 
     def writing(self) -> AbstractContextManager[Connection]:

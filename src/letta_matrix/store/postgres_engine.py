@@ -75,6 +75,8 @@ class PostgresEngine:
         with self.engine.connect() as connection:
             yield connection
 
+    glancing = reading
+
     @contextmanager
     def moment(self) -> Generator[Connection]:
         with self.engine.connect() as connection:

@@ -13,8 +13,8 @@ from letta_matrix.store.database_file import DatabaseFile
 from letta_matrix.store.engine import revision_in
 from letta_matrix.store.faults import StoreUnavailable, fault_of
 
-_WRITES = "letta_matrix_writes"
-"""The option of a connection whose transaction is to write."""
+_BEGIN = "letta_matrix_begin"
+"""The option of a connection that has how its transactions begin, "" for none."""
 _KEPT = text("SELECT count(*) FROM sqlite_master WHERE name = 'alembic_version'")
 
 
@@ -30,6 +30,7 @@ class SqliteEngine:
         self._engine = create_engine(url, hide_parameters=True, pool_size=1, max_overflow=0)
         event.listen(self._engine, "connect", _set_up)
         event.listen(self._engine, "begin", _begin)
+        self._glancing: Connection | None = None
 
     def take(self, *, alone: bool = False) -> None:
         # It is always one's own.
@@ -47,10 +48,24 @@ class SqliteEngine:
     moment = reading
 
     @contextmanager
+    def glancing(self) -> Generator[Connection]:
+        # A query shows one moment by itself, and is a third of what a transaction around it takes.
+        kept = self._glancing or self._engine.connect().execution_options(**{_BEGIN: ""})
+        self._glancing = None
+        try:
+            yield kept
+        except BaseException:
+            kept.close()
+            raise
+        self._glancing = kept
+
+    @contextmanager
     def writing(self) -> Generator[Connection]:
         self._file.check_place()
         with self._engine.connect() as connection:
-            connection.execution_options(**{_WRITES: True})
+            # What only reads at first could write no more where another process (`tokens`) has
+            # written since, and with it all that share its commit (SQLITE_BUSY_SNAPSHOT).
+            connection.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
             with connection.begin():
                 yield connection
 
@@ -71,6 +86,8 @@ class SqliteEngine:
         return found
 
     def close(self) -> None:
+        if self._glancing is not None:
+            self._glancing.close()
         self._engine.dispose()
         self._file.release()
 
@@ -87,7 +104,5 @@ def _set_up(connection: sqlite3.Connection, _record: object) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    # What only reads at first could write no more where another process (`tokens`) has written
-    # since, and with it all that share its commit (SQLITE_BUSY_SNAPSHOT).
-    writes = connection.get_execution_options().get(_WRITES)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    if begin := connection.get_execution_options().get(_BEGIN, "BEGIN"):
+        connection.exec_driver_sql(begin)

@@ -12,6 +12,7 @@ from letta_matrix.access.guard import PROBLEMS
 from letta_matrix.access.metadata import challenge, scope_challenge
 from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.access.refusals import IdentityUnavailable, TooOften, Unauthorized
+from letta_matrix.doors.web.lazy import Once
 from letta_matrix.operations.records import StoreUnavailable
 
 Admit = Callable[[str | None, str], Awaitable[Principal]]
@@ -28,13 +29,14 @@ class Shown(Protocol):
         ...
 
 
-def metrics_route(admit: Admit, metrics: Shown) -> Route:
+def metrics_route(admit: Admit, metrics: Once[Shown]) -> Route:
     """`/metrics`, for tokens with the scope `metrics` or `admin`."""
 
     async def answer(request: Request) -> Response:
         if (refusal := await _refusal(request, admit)) is not None:
             return refusal
-        body, content_type = metrics.shown(request.headers.get("Accept", ""))
+        shown = await metrics.get()
+        body, content_type = shown.shown(request.headers.get("Accept", ""))
         return Response(body, headers={"Content-Type": content_type})
 
     return Route("/metrics", answer)
