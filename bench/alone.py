@@ -20,7 +20,7 @@ from letta_matrix.store.database import database_url
 _PERSON = "@person:test"
 _DOMAIN, _BOT = "test", "letta"
 _PATIENCE = aiohttp.ClientTimeout(total=600)
-_SYNCED = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
+_SYNCED = {"fsync": "on", "full_page_writes": "on"}
 
 
 @asynccontextmanager

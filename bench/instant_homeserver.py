@@ -7,9 +7,12 @@ turns. What a person does is told by POST:
     /load {"turns": N}     writes in the rooms of all agents, in each anew as soon as the agent has
                            answered, until N answers are there; tells the seconds it took
     /queue {"turns": N}    writes N messages, room by room in turns; tells the seconds until all of
-                           them are taken. The first in each keeps its agent until the next
-    /release               tells `heads`, the seconds until each room's second answer, the `seconds`
-                           until all are there, and whether each came once, in order
+                           them are taken. In each room every other one of the first 2 * GATES
+                           keeps its agent, until the next
+    /release               lets them go on, one after the other in all rooms at once; tells `heads`,
+                           the seconds from each of those moments until the answer to the message
+                           behind in each room, the `rate` of answers a second from the last of them
+                           to the end, and whether each came once, in order
     /rooms {ROOM: USER}    believes that there are these rooms, with the bot and their users
 """
 
@@ -34,6 +37,8 @@ _FREQUENT = re.compile(r"/rooms/([^/]+)/(?:send/(m\.room\.message)/([^/?]+)|rece
 _NUMBER = re.compile(r"message (\d+)")
 _MOST = 100
 """Events of a transaction."""
+GATES = 10
+"""How often an agent is kept: one time alone depends on what else the machine does."""
 
 
 class InstantHomeserver(FakeHomeserver):
@@ -52,7 +57,9 @@ class InstantHomeserver(FakeHomeserver):
         self._open = 0
         self._left = 0
         self._done = asyncio.Event()
-        self._gate = Path(str(settings["gate"]))
+        self._passed, self._kept = asyncio.Event(), 0
+        """Set when so many are open still."""
+        self._gates = [Path(f"{settings['gate']}{number}") for number in range(GATES)]
         self._queued = defaultdict[str, list[int]](list)
         self._answers = defaultdict[str, dict[str, tuple[int, float]]](dict)
         """By room and txn id: which message is answered, and when that came."""
@@ -91,7 +98,8 @@ class InstantHomeserver(FakeHomeserver):
 
     async def _queue(self, asked: dict[str, int]) -> dict[str, float]:
         rooms = list(self._agents_rooms())
-        self._gate.unlink(missing_ok=True)
+        for gate in self._gates:
+            gate.unlink(missing_ok=True)
         self._queued.clear()
         self._answers.clear()
         self._open, self._left = asked["turns"], 0
@@ -99,8 +107,9 @@ class InstantHomeserver(FakeHomeserver):
         self._taken.clear()
         began = time.monotonic()
         for place in range(asked["turns"]):
-            room = rooms[place % len(rooms)]
-            word = f"held:{self._gate} " if place < len(rooms) else ""
+            room, before = rooms[place % len(rooms)], place // len(rooms)
+            held = before < 2 * GATES and before % 2 == 0
+            word = f"held:{self._gates[before // 2]} " if held else ""
             self._queued[room].append(self._say(room, word))
         pushing = asyncio.create_task(self._push())
         await self._taken.wait()
@@ -108,14 +117,20 @@ class InstantHomeserver(FakeHomeserver):
         return {"seconds": time.monotonic() - began}
 
     async def _release(self) -> dict[str, Any]:
-        began = time.monotonic()
-        self._gate.touch()
-        await self._done.wait()
-        took = time.monotonic() - began
+        heads, left, began = list[float](), 0, 0.0
+        for number, gate in enumerate(self._gates):
+            left, began = self._open, time.monotonic()
+            self._kept = left - 2 * len(self._queued) if number + 1 < GATES else 0
+            self._passed.clear()
+            gate.touch()
+            await self._passed.wait()
+            heads += [
+                [*given.values()][2 * number + 1][1] - began for given in self._answers.values()
+            ]
+        rate = left / (time.monotonic() - began)
         answers = {room: [*given.values()] for room, given in self._answers.items()}
-        heads = [at - began for given in answers.values() for _, at in given[1:2]]
         told = {room: [number for number, _ in given] for room, given in answers.items()}
-        return {"seconds": took, "heads": heads, "in_order": told == self._queued}
+        return {"rate": rate, "heads": heads, "in_order": told == self._queued}
 
     async def _believe(self, rooms: dict[str, str]) -> dict[str, float]:
         for room, user in rooms.items():
@@ -137,6 +152,8 @@ class InstantHomeserver(FakeHomeserver):
             number = int(_NUMBER.findall(body)[-1])
             self._answers[room][txn] = number, time.monotonic()
         self._open -= 1
+        if self._open == self._kept:
+            self._passed.set()
         if self._left:
             self._left -= 1
             self._open += 1

@@ -23,10 +23,10 @@ PASSWORD = "a secret of the tests"
 _ROOT, _NOBODY = 0, "nobody"
 
 _BURY = 'read _; "$1" -D "$2" -m immediate stop; rm -rf "$3"'
-# No test switches the machine off; and what a test has is small.
+# No test switches the machine off, but some end the server as a crash does: what it has committed
+# is then in the system's hands, and there as it starts again. And what a test has is small.
 _SETTINGS = {
     "fsync": "off",
-    "synchronous_commit": "off",
     "full_page_writes": "off",
     "autovacuum": "off",
     "shared_buffers": "16MB",

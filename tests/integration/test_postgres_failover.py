@@ -25,7 +25,7 @@ class Pair:
 
 @pytest.fixture
 def pair() -> Iterator[Pair]:
-    replicates = {"wal_level": "replica", "max_wal_senders": "4", "synchronous_commit": "on"}
+    replicates = {"wal_level": "replica", "max_wal_senders": "4"}
     servers = [PostgresServer(replicates)]
     try:
         servers[0].start()

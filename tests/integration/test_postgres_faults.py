@@ -116,6 +116,18 @@ async def test_a_server_that_is_away_for_a_while(
     await can_be_used(database)
 
 
+async def test_what_is_committed_is_there_after_a_crash(
+    database: Database, postgres: PostgresServer
+) -> None:
+    """Else no test could tell what a bridge loses from what the server does."""
+    for number in range(20):
+        await Meta(database).set("committed", str(number))
+    postgres.stop("immediate")
+    postgres.start()
+    await can_be_used(database)
+    assert await Meta(database).get("committed") == "19"
+
+
 async def test_a_server_that_stands_still_is_given_up(
     database: Database, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

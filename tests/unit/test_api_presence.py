@@ -28,6 +28,7 @@ from letta_matrix.doors.rest.event_stream import _PATIENCE, EventStream
 from letta_matrix.doors.rest.presence import EVERY
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.tokens import AccessToken
+from letta_matrix.store.turns import Outcome
 from letta_matrix.toolbox.registry import Toolbox
 
 STREAM = {"Accept": "text/event-stream"}
@@ -228,16 +229,14 @@ async def test_a_client_that_does_not_read_is_given_up(clock: Clock) -> None:
     assert told == ["a client was given up that does not read its events"]
 
 
-async def test_turns_go_on_after_one_that_is_over(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_turns_go_on_after_one_that_is_over(api: Api) -> None:
+    await api.stage.idle()
     turns = [await api.stage.turn() for _ in range(3)]
-    path, waiting = "/api/v1/turns", list(reversed(turns))
-    monkeypatch.setattr(api.stage.dispatcher.queues, "unfinished", lambda: waiting)
+    path = "/api/v1/turns"
     page = (await api.http.get(path, params={"limit": 2})).json()
     assert [one["turn_id"] for one in page["turns"]] == [one.turn_id for one in turns[:2]]
     assert page["next"] == turns[1].turn_id
-    waiting.remove(turns[1])
+    await api.stage.stores.turns.finish(turns[1], Outcome.ANSWERED)
     page = (await api.http.get(path, params={"after": page["next"]})).json()
     assert [one["turn_id"] for one in page["turns"]] == [turns[2].turn_id]
     unknown = await api.http.get(path, params={"after": "turn-none"})

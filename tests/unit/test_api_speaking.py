@@ -248,7 +248,7 @@ async def test_a_turn_says_what_its_newest_versions_say(
     services.owe(OutboxKind.MESSAGE, f"Se{CURSOR}", "$2", part=1)
     monkeypatch.setattr(Ghost, "known", known, raising=False)
     known_to = (services.homeserver, services.directory, services.turns, services.outbox)
-    lists = TurnLists(*known_to, cast("Any", None), list[Turn])
+    lists = TurnLists(*known_to, cast("Any", None))
     owed = await services.outbox.of_turn(services.turn.turn_id)
     assert await lists._text(services.turn, owed) == text
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 from sqlalchemy import Executable, text
+from structlog.testing import capture_logs
 from tests.builders import agent, said_in, stored_turn
 from tests.fake_homeserver import (
     LOST_ANSWER,
@@ -22,7 +23,7 @@ from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import AgentDirectory
-from letta_matrix.store.database import Database
+from letta_matrix.store.database import Database, StoreUnavailable
 from letta_matrix.store.meta import Meta
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.turns import Turn, TurnStatus
@@ -95,6 +96,23 @@ async def test_a_reply_that_is_there_at_once_is_one_event(
     assert marker["run_id"] == "run-7"
     assert sent == {marker["txn"]: event["event_id"]}
     assert turn.status is TurnStatus.REPLYING
+
+
+async def test_what_was_sent_while_nothing_could_be_stored_is_recorded_at_the_end(
+    fake: FakeHomeserver, reply_of: Replies, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> None:
+        raise StoreUnavailable("away")
+
+    reply = reply_of()
+    with monkeypatch.context() as patch, capture_logs():
+        patch.setattr(outbox, "confirm", away)
+        reply.show("One")
+        await eventually(lambda: reply._growing is not None and reply._growing.done())
+        await reply.stop()
+    sent = await end(reply, "One, two, three.")
+    first, last = fake.messages(ROOM)
+    assert list(sent.values()) == [first["event_id"], last["event_id"]]
 
 
 async def test_a_growing_reply_is_one_message_that_is_edited(

@@ -113,8 +113,9 @@ class Dispatcher:
         parked = (entry.room_id for entry in entries if entry.state is InboxState.PARKED)
         self._parked.update(parked)
         admitted = await self._inbox.admit(txn_id, entries, missed=missed)
+        new = {turn.turn_id: turn for turn in admitted.turns}
         for amended in admitted.amended:
-            self._amend(amended, admitted.turns)
+            self._amend(amended, new)
         for entry in entries:
             self._openings.noted(entry)
         for turn in admitted.turns:
@@ -182,7 +183,7 @@ class Dispatcher:
 
     async def amend(self, amendment: Amendment) -> None:
         """Let an amendment take effect that did not come with the sender's own event."""
-        self._amend(await self._inbox.amend(amendment), [])
+        self._amend(await self._inbox.amend(amendment), {})
 
     async def prune(self) -> None:
         """Forget, every hour, what has been settled for 30 days."""
@@ -238,17 +239,18 @@ class Dispatcher:
             entry.state = entry.state if entry.turns else InboxState.REFUSED
         return entry and self._openings.put_off(entry, refers)
 
-    def _amend(self, amended: Amended, new: Sequence[Turn]) -> None:
+    def _amend(self, amended: Amended, new: Mapping[str, Turn]) -> None:
         """Tell of an amendment, with the turns as this process has them."""
-        mine = {turn.turn_id: turn for turn in [*self.queues.unfinished(), *new]}
+        turns: list[Turn] = []
         for turn in amended.turns:
-            if (live := mine.get(turn.turn_id)) is not None:
+            live = self.queues.find(turn.turn_id) or new.get(turn.turn_id)
+            if live is not None:
                 live.prompt, live.attachment = turn.prompt, turn.attachment
                 live.amended_at = turn.amended_at
                 status, _ = amended.before[turn.turn_id]
                 if amended.amendment.withdrawn and status is TurnStatus.QUEUED:
                     live.outcome = str(Outcome.WITHDRAWN)
-        turns = [mine.get(turn.turn_id, turn) for turn in amended.turns]
+            turns.append(live or turn)
         self.amended(replace(amended, turns=turns))
 
     async def _note(self, event: RawEvent) -> None:

@@ -37,6 +37,7 @@ class ReplyOutbox:
         self.withdrawn = False
         # What an earlier process froze may have arrived, although nobody heard of it.
         self._unsure = {entry.txn_id for entry in entries if not is_settled(entry)}
+        self._sent: dict[str, str] = {}
 
     def known(self, txn_id: str) -> OutboxEntry | None:
         """The entry with a txn id."""
@@ -69,18 +70,17 @@ class ReplyOutbox:
         event_id = await self._put(entry)
         if event_id is not None:
             await self.outbox.confirm(entry, event_id)
+            self._sent.pop(entry.txn_id, None)
 
     async def deliver(self) -> dict[str, str]:
         """Send what is owed, in order; returns event ids by txn id, not yet recorded."""
-        sent: dict[str, str] = {}
         for entry in self.entries:
             if self.withdrawn and entry.kind in (OutboxKind.MESSAGE, OutboxKind.FINAL):
                 continue
             if not is_settled(entry):
-                event_id = await self._put(entry)
-                if event_id is not None:
-                    sent[entry.txn_id] = event_id
-        return sent
+                await self._put(entry)
+        # Also what was sent when nothing could be recorded.
+        return dict(self._sent)
 
     async def edit_turn(self) -> None:
         """Wait for a place in the budget of interim edits."""
@@ -120,7 +120,7 @@ class ReplyOutbox:
             log.error("the homeserver refused a message", turn=self._turn.turn_id, reason=reason)
             await self.outbox.fail(entry, reason)
             return None
-        entry.event_id = event_id
+        entry.event_id = self._sent[entry.txn_id] = event_id
         return event_id
 
 

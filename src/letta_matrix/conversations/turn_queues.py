@@ -56,6 +56,7 @@ class TurnQueues:
     def __post_init__(self) -> None:
         self._tries = Tries(self._runners, self._counters)
         self._queues: dict[Place, deque[Turn]] = {}
+        self._turns: dict[str, Turn] = {}
         self._workers = Tasks()
         self._recovered: set[str] = set()
         self._tried: set[str] = set()
@@ -66,12 +67,12 @@ class TurnQueues:
     @property
     def waiting(self) -> int:
         """Turns not answered yet."""
-        return len(self.unfinished())
+        return len(self._turns)
 
     def waiting_at(self, place: Place) -> int:
         """Messages at a place that are not answered yet, the one being worked on included."""
-        here = [one for one in self.unfinished() if one.place == place]
-        return sum(one.kind is TurnKind.MESSAGE for one in here)
+        here = [*self._queues.get(place, ()), *self._aside]
+        return sum(one.kind is TurnKind.MESSAGE and one.place == place for one in here)
 
     @property
     def trouble(self) -> str:
@@ -84,8 +85,12 @@ class TurnQueues:
         )
 
     def unfinished(self) -> list[Turn]:
-        """The turns that run or wait."""
-        return [*self._aside, *(turn for queue in self._queues.values() for turn in queue)]
+        """The turns that run or wait, as they came."""
+        return [*self._turns.values()]
+
+    def find(self, turn_id: str) -> Turn | None:
+        """A turn that runs or waits, None for one that is over."""
+        return self._turns.get(turn_id)
 
     def behind(self, turn: Turn) -> Iterator[Turn]:
         """The turns that wait behind one that runs; to be looked at before anything else happens.
@@ -96,7 +101,7 @@ class TurnQueues:
 
     async def over(self, turn_id: str) -> None:
         """Wait until a turn neither runs nor waits."""
-        if any(one.turn_id == turn_id for one in self.unfinished()):
+        if turn_id in self._turns:
             await self._over.setdefault(turn_id, asyncio.Event()).wait()
 
     def recover(self, turns: Sequence[Turn]) -> None:
@@ -126,6 +131,7 @@ class TurnQueues:
         await self._workers.cancel()
 
     def _enqueue(self, turn: Turn) -> None:
+        self._turns[turn.turn_id] = turn
         key = queue_of(turn)
         queue = self._queues.get(key)
         if queue is not None:
@@ -147,6 +153,7 @@ class TurnQueues:
             if not done:
                 self._put_aside(turn)
                 continue
+            self._turns.pop(turn.turn_id, None)
             self.journeys.ended(turn.turn_id)
             if (over := self._over.pop(turn.turn_id, None)) is not None:
                 over.set()

@@ -93,9 +93,8 @@ class Withdrawals:
             await self._end(turn, outcome)
 
     async def _end(self, turn: Turn, outcome: Outcome) -> None:
-        for live in self._dispatcher.queues.unfinished():
-            if live.turn_id == turn.turn_id:
-                await self._runner.cancel(live, outcome)
+        if (live := self._dispatcher.queues.find(turn.turn_id)) is not None:
+            await self._runner.cancel(live, outcome)
 
     async def _offer(self, turn: Turn, amended: Amended) -> None:
         """Offer to ask the new text: a tap on our 🔁 at the message does, and asks all of us who

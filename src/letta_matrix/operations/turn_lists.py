@@ -1,7 +1,7 @@
 """What agents are at, and what they were."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import structlog
@@ -53,14 +53,13 @@ class TurnPage(TypedDict):
 
 @part
 class TurnLists:
-    """Tells of turns. `unfinished` are those that run or wait."""
+    """Tells of turns."""
 
     _homeserver: Homeserver
     _directory: AgentDirectory
     _turns: TurnStore
     _outbox: Outbox
     _approvals: Approvals
-    _unfinished: Callable[[], list[Turn]]
 
     @operation("turns.list", Scope.ADMIN, TurnPage, rest="GET /turns")
     async def list_turns(self, caller: Caller, params: ListedTurns) -> Result:
@@ -68,7 +67,7 @@ class TurnLists:
         if params.status == "all":
             turns = await self._turns.newest(params.limit + 1, before=params.after)
         else:
-            turns = await self._waiting(params.after)
+            turns = await self._waiting(params)
         shown, more = page_of(turns, params.limit, lambda turn: turn.turn_id)
         seen = [turn for turn in shown if caller.principal.may_act_in(turn.room_id)]
         return {"turns": [told(TurnTold, one) for one in seen], "next": more}
@@ -92,16 +91,13 @@ class TurnLists:
             waiting_for_approval=[one.key for one in asked if one.is_open],
         )
 
-    async def _waiting(self, after: str | None) -> list[Turn]:
-        """Those that run or wait, from the one behind the turn `after` on, which may be over."""
-        here = {turn.turn_id for turn in self._unfinished()}
-        turns = [turn for turn in await self._turns.unfinished() if turn.turn_id in here]
-        if not after:
-            return turns
-        last = await self._turns.get(after)
-        if last is None:
+    async def _waiting(self, params: ListedTurns) -> list[Turn]:
+        """A page and one more of those that run or wait, from the one behind the turn `after` on,
+        which may be over."""
+        last = await self._turns.get(params.after) if params.after else None
+        if params.after and last is None:
             raise ToolError("`after` is none that an earlier answer gave.")
-        return [turn for turn in turns if turn.seq > last.seq]
+        return await self._turns.waiting(params.limit + 1, behind=last.seq if last else 0)
 
     async def _text(self, turn: Turn, owed: Sequence[OutboxEntry]) -> str:
         """What a turn has said: as long as its reply grows, as the homeserver knows it now."""

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from sqlalchemy import Connection, bindparam, func, literal_column, select
+from sqlalchemy import Connection, bindparam, func, select
 
 from letta_matrix.store.schema import turns
-from letta_matrix.store.turns import Turn, TurnKind, TurnStatus, turn_id_of
+from letta_matrix.store.turns import UNFINISHED, Turn, TurnKind, turn_id_of
 
 _ASKING = (TurnKind.MESSAGE, TurnKind.COMMAND)
 _MINUTE = 60.0
@@ -88,9 +88,7 @@ class Spending:
 
 _MINE = turns.c.sender == bindparam("who")
 _ASKED = _MINE & turns.c.kind.in_(_ASKING)
-# In so many words: a parameter would keep SQLite from the index of just these.
-_UNFINISHED = turns.c.status != literal_column(f"'{TurnStatus.DONE}'")
-_WAITING = select(func.count()).where(_ASKED, _UNFINISHED)
+_WAITING = select(func.count()).where(_ASKED, UNFINISHED)
 _NEWEST = select(turns.c.sent_at).where(_ASKED).order_by(turns.c.seq.desc())
 _LAST = _NEWEST.limit(bindparam("most")).subquery()
 _IN_A_MINUTE = _LAST.c.sent_at.between(bindparam("since"), bindparam("until"))

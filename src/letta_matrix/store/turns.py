@@ -6,7 +6,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, func, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal_column,
+    select,
+)
 
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.database import Database
@@ -98,6 +107,8 @@ class Turn:
 
 
 _MESSAGES = turns.c.kind == TurnKind.MESSAGE
+# In so many words: a parameter would keep SQLite from the indexes of just these.
+UNFINISHED = turns.c.status != literal_column(f"'{TurnStatus.DONE}'")
 
 
 class TurnAmended(Exception):
@@ -116,13 +127,17 @@ class TurnStore:
         """Every turn that still owes something, in arrival order; those `of` an agent or a room
         alone (by columns), as they may be many thousands."""
         mine = (turns.c[name] == value for name, value in of.items())
-        return await self._found(and_(turns.c.status != TurnStatus.DONE, *mine))
+        return await self._found(and_(UNFINISHED, *mine))
+
+    async def waiting(self, limit: int, *, behind: int) -> list[Turn]:
+        """The first of all those turns, those whose `seq` is greater than `behind`."""
+        later = select(turns).where(UNFINISHED, turns.c.seq > behind)
+        return await self._database.records(Turn, later.order_by(turns.c.seq).limit(limit))
 
     async def open_at(self, place: Place) -> Turn | None:
         """The message that an agent works on at a place, or has last worked on."""
-        is_open = turns.c.status != TurnStatus.DONE
         # Of those that wait the first, of those that are done the last.
-        order = (is_open.desc(), case((is_open, turns.c.seq), else_=-turns.c.seq))
+        order = (UNFINISHED.desc(), case((UNFINISHED, turns.c.seq), else_=-turns.c.seq))
         query = select(turns).where(*at(turns, place), _MESSAGES).order_by(*order)
         return await self._database.record(Turn, query)
 
