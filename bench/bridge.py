@@ -20,8 +20,8 @@ from bench.ports import Ports
 from bench.program import ROOT, answers
 from letta_matrix.access.principal import TOOL_SCOPES, Scope
 from letta_matrix.access.secrets import issue
+from letta_matrix.runtimes.keeper.pid_file import KeeperProcess
 from letta_matrix.stack.files import write_private
-from letta_matrix.stack.keeper import KeeperProcess
 from letta_matrix.stack.supervisor import Command
 from letta_matrix.store.database import Database
 from letta_matrix.store.tokens import TokenStore

@@ -21,12 +21,12 @@ from letta_matrix.cli import (
     run,
     sms,
     tokens,
-    up,
     version,
 )
 from letta_matrix.cli.backup import command as backup
 from letta_matrix.cli.doctor import command as doctor
 from letta_matrix.cli.faults import BadInput, Failure
+from letta_matrix.cli.up import command as up
 
 _BAD_INPUT = {
     "letta_matrix.config.faults": "ConfigError",

@@ -4,9 +4,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from letta_matrix.cli.up.bridge_store import database_of
 from letta_matrix.common.private_files import write_private
 from letta_matrix.config import Config
-from letta_matrix.stack.bridge_store import database_of
 
 if TYPE_CHECKING:
     from letta_matrix.store.tokens import TokenStore

@@ -25,3 +25,17 @@ async def database_of(config: Config, trouble: str) -> AsyncGenerator["Database"
         raise StackError(f"{trouble}: {error}") from None
     finally:
         await database.close()
+
+
+async def rooms_of_agents(config: Config) -> dict[str, str]:
+    """The own room of each agent there is, by the agent's user id.
+
+    The bridge may have its database open meanwhile. Raises StackError.
+    """
+    from letta_matrix.store.agents import AgentDirectory, AgentStatus
+
+    async with database_of(config, "the agents' rooms are not known") as database:
+        directory = AgentDirectory(database)
+        await directory.load()
+    here = [agent for agent in directory.all() if agent.status is AgentStatus.ACTIVE]
+    return {agent.user_id: agent.room_id for agent in here if agent.room_id is not None}
