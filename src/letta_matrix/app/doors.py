@@ -14,6 +14,7 @@ from letta_matrix.access.login_sessions import LoginSessions
 from letta_matrix.app.assembly import App
 from letta_matrix.common.connections.admission import Connections
 from letta_matrix.common.connections.descriptors import most_connections
+from letta_matrix.common.connections.listening import listen
 from letta_matrix.config import Config
 from letta_matrix.doors.chat.registry import all_commands, listed
 from letta_matrix.doors.mcp.core import Core
@@ -25,7 +26,6 @@ from letta_matrix.doors.web.front import Front
 from letta_matrix.doors.web.health import answer, health_routes
 from letta_matrix.doors.web.in_flight import InFlight
 from letta_matrix.doors.web.lazy import Lazy
-from letta_matrix.doors.web.listening import listen
 from letta_matrix.doors.web.metrics import Shown, metrics_route
 from letta_matrix.doors.web.pages import chat_routes, dashboard_routes, docs_routes
 from letta_matrix.doors.web.server import AsgiServer

@@ -36,7 +36,7 @@ _FAILURES = {
     "letta_matrix.cli.backup.faults": "BackupError",
     "letta_matrix.stack.errors": "StackError",
     "letta_matrix.store.database": "StoreError",
-    "letta_matrix.doors.web.listening": "PortTakenError",
+    "letta_matrix.common.connections.listening": "PortTakenError",
 }
 
 app = typer.Typer(
