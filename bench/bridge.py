@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 import sqlite3
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -112,11 +113,11 @@ class Bridge:
         """A token as the options of `letta-matrix tokens create` say; without any it acts as the
         bot."""
         create = ("tokens", "create", *wishes, "-c", str(self.directory / "config.yaml"))
-        program = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "letta_matrix", *create, cwd=ROOT, stdout=asyncio.subprocess.PIPE
+        argv = (sys.executable, "-m", "letta_matrix", *create)
+        made = await asyncio.to_thread(
+            subprocess.run, argv, cwd=ROOT, check=True, capture_output=True, text=True
         )
-        token, _ = await program.communicate()
-        return token.decode().strip()
+        return made.stdout.strip()
 
     async def start(self) -> None:
         """Start the process; returns when it listens."""
