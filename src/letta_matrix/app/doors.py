@@ -118,6 +118,7 @@ class Doors:
 
     def _api_services(self) -> "ApiServices":
         from letta_matrix.doors.rest.services import Services
+        from letta_matrix.operations.login_tokens import LoginTokens
 
         app, stores = self._app, self._app.stores
         return Services(
@@ -128,7 +129,9 @@ class Doors:
             in_flight=self._in_flight,
             logins=self._logins,
             directory=stores.directory,
-            tokens=stores.tokens,
+            login_tokens=LoginTokens(
+                stores.tokens, app.toolbox.ledger, self._logins, self._config.bot_user_id
+            ),
             turns=stores.turns,
             outbox=stores.outbox,
             approval_store=stores.approvals,

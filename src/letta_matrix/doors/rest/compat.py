@@ -64,7 +64,7 @@ async def login(request: Request, api: Api, wish: CompatLogin) -> CompatLoggedIn
     check_homeserver(api, wish.homeserver)
     logins: Logins = request.app.state.logins
     done = await logins.login(wish.user_id, wish.password, peer_of(request))
-    scopes = ", ".join(done.token.scopes)
+    scopes = ", ".join(done.scopes)
     return CompatLoggedIn(
         success=True,
         access_token=done.secret,
