@@ -7,8 +7,8 @@ import pytest
 from tests.builders import agent, config_for
 
 from letta_matrix.cli.up.bridge_store import rooms_of_agents
-from letta_matrix.stack.direct_chats import with_rooms
 from letta_matrix.stack.errors import StackError
+from letta_matrix.stack.synapse import with_rooms
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
 
 ROOMS = {"@agent_1:test": "!1:test"}

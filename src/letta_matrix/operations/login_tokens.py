@@ -7,9 +7,11 @@ from letta_matrix.access.principal import Scope
 from letta_matrix.access.secrets import issue
 from letta_matrix.common.parts import part
 from letta_matrix.store.audit import AuditEntry, fingerprint
-from letta_matrix.store.tokens import TokenStore
+from letta_matrix.store.tokens import AccessToken, TokenStore
 from letta_matrix.toolbox.ledger import Ledger
-from letta_matrix.toolbox.tool import Result
+
+LIFETIME = 86_400.0
+"""Seconds that a token of a login is accepted."""
 
 
 @part
@@ -22,38 +24,24 @@ class LoginTokens:
     _bot_user_id: str
 
     async def make(
-        self,
-        session: LoginSession,
-        scopes: frozenset[Scope],
-        rooms: frozenset[str] | None,
-        *,
-        lifetime: float,
-        door: str,
-    ) -> str:
-        """A token that is good as long as the session, and `lifetime` seconds at most. Raises
-        StoreUnavailable, ToolError."""
+        self, session: LoginSession, rooms: frozenset[str] | None, door: str
+    ) -> tuple[str, AccessToken]:
+        """A token that counts as long as the session: for everything, or for reading these rooms.
+
+        Raises StoreUnavailable, ToolError.
+        """
         user_id = session.user_id
+        scopes, label = frozenset(Scope if rooms is None else {Scope.READ}), f"login of {user_id}"
         secret, token = issue(
-            agent_id="",
-            scopes=scopes,
-            rooms=rooms,
-            label=f"login of {user_id}",
-            lifetime=lifetime,
-            user_id=user_id,
+            agent_id="", scopes=scopes, rooms=rooms, label=label, lifetime=LIFETIME, user_id=user_id
         )
 
-        async def add(_: bool) -> Result:
+        async def add(_: bool) -> dict[str, object]:
             await self._tokens.add(token)
             return {}
 
-        entry = AuditEntry(
-            principal=f"user:{user_id}",
-            user_id=self._bot_user_id,
-            door=door,
-            tool="login",
-            fingerprint=fingerprint({"user_id": user_id}),
-            at=time.time(),
-        )
+        who, call = f"user:{user_id}", fingerprint({"user_id": user_id})
+        entry = AuditEntry(who, self._bot_user_id, door, "login", call, time.time())
         await self._ledger.run(entry, add)
         await self._logins.keep(session, token)
-        return secret
+        return secret, token

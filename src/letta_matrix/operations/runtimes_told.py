@@ -6,13 +6,7 @@ from contextlib import contextmanager
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.common.parts import part
 from letta_matrix.matrix.verbatim import inline_code as code
-from letta_matrix.runtimes.faults import (
-    AgentGone,
-    CredentialsRefused,
-    RateLimited,
-    RuntimeFault,
-    RuntimeUnavailable,
-)
+from letta_matrix.runtimes import faults
 from letta_matrix.runtimes.protocol import AgentRuntime, Capabilities
 from letta_matrix.store.agents import Agent
 
@@ -48,11 +42,8 @@ class RuntimesTold:
     def _of(self, agent: Agent) -> AgentRuntime:
         runtime = self._runtimes.get(agent.runtime)
         if runtime is None:
-            raise ToolError(
-                f"The runtime {code(agent.runtime)} is no longer configured: its agents answer "
-                "again once `runtimes` has it.",
-                Fault.CONFLICT,
-            )
+            text = f"The runtime {code(agent.runtime)} is no longer configured: its agents answer "
+            raise ToolError(text + "again once `runtimes` has it.", Fault.CONFLICT)
         return runtime
 
 
@@ -61,14 +52,16 @@ def telling_faults() -> Generator[None]:
     """While the block runs a runtime's faults are told in its words. Raises ToolError."""
     try:
         yield
-    except RuntimeFault as error:
-        raise _told(error) from error
+    except faults.RuntimeFault as error:
+        raise ToolError(
+            str(error) or type(error).__name__,
+            _kind(error),
+            retry_after=getattr(error, "retry_after", 0.0),
+            detail=SAID,
+        ) from error
 
 
-def _told(error: RuntimeFault) -> ToolError:
-    text = str(error) or type(error).__name__
-    if isinstance(error, RuntimeUnavailable | CredentialsRefused):
-        after = error.retry_after if isinstance(error, RateLimited) else 0.0
-        return ToolError(text, Fault.UNAVAILABLE, retry_after=after, detail=SAID)
-    fault = Fault.NOT_FOUND if isinstance(error, AgentGone) else Fault.REFUSED
-    return ToolError(text, fault, detail=SAID)
+def _kind(error: faults.RuntimeFault) -> Fault:
+    if isinstance(error, faults.RuntimeUnavailable | faults.CredentialsRefused):
+        return Fault.UNAVAILABLE
+    return Fault.NOT_FOUND if isinstance(error, faults.AgentGone) else Fault.REFUSED

@@ -8,8 +8,8 @@ from pathlib import Path
 from letta_matrix.common.private_files import write_private
 
 _ROOT = "root"
-_BRIDGE_USER, _APP_SERVER_USER, _SYNAPSE_USER, _POSTGRES_USER = 10001, 10002, 991, 999
-_REDIS_USER = 999
+_USERS = {"bridge": 10001, "app-server": 10002, "synapse": 991, "postgres": 999, "redis": 999}
+"""Whose the files of a container are, unless `BRIDGE_UID` and so on say otherwise."""
 
 
 class Volumes:
@@ -18,11 +18,8 @@ class Volumes:
     def __init__(self, root: Path, env: Mapping[str, str]) -> None:
         self.root = root
         self._users = {
-            "bridge": int(env.get("BRIDGE_UID") or _BRIDGE_USER),
-            "app-server": int(env.get("APP_SERVER_UID") or _APP_SERVER_USER),
-            "synapse": int(env.get("SYNAPSE_UID") or _SYNAPSE_USER),
-            "postgres": int(env.get("POSTGRES_UID") or _POSTGRES_USER),
-            "redis": int(env.get("REDIS_UID") or _REDIS_USER),
+            name: int(env.get(f"{name.replace('-', '_').upper()}_UID") or usual)
+            for name, usual in _USERS.items()
         }
 
     def path(self, name: str) -> Path:
@@ -56,10 +53,9 @@ class Volumes:
     def folder(self, name: str, owner: str) -> None:
         path = self.path(name)
         path.mkdir(parents=True, exist_ok=True)
-        path.chmod(0o700)
-        os.chown(path, self._users[owner], self._users[owner])
+        self._give(path, owner, 0o700)
 
-    def _give(self, path: Path, owner: str) -> None:
-        path.chmod(0o600)
+    def _give(self, path: Path, owner: str, mode: int = 0o600) -> None:
+        path.chmod(mode)
         if owner != _ROOT:
             os.chown(path, self._users[owner], self._users[owner])

@@ -2,22 +2,18 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
+from letta_matrix.access.database import url_of_database
 from letta_matrix.config import Config
 from letta_matrix.stack.errors import StackError
-
-if TYPE_CHECKING:
-    from letta_matrix.store.database import Database
+from letta_matrix.store.agents import AgentDirectory, AgentStatus
+from letta_matrix.store.database import Database, StoreError
 
 
 @asynccontextmanager
-async def database_of(config: Config, trouble: str) -> AsyncGenerator["Database"]:
+async def database_of(config: Config, trouble: str) -> AsyncGenerator[Database]:
     """The database, which the bridge may have open meanwhile. Raises StackError, which begins by
     what is the `trouble`, where it cannot be used."""
-    from letta_matrix.access.database import url_of_database
-    from letta_matrix.store.database import Database, StoreError
-
     database = Database(url_of_database(config))
     try:
         yield database
@@ -32,8 +28,6 @@ async def rooms_of_agents(config: Config) -> dict[str, str]:
 
     The bridge may have its database open meanwhile. Raises StackError.
     """
-    from letta_matrix.store.agents import AgentDirectory, AgentStatus
-
     async with database_of(config, "the agents' rooms are not known") as database:
         directory = AgentDirectory(database)
         await directory.load()

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import aiohttp
 
-from letta_matrix.cli.up.bridge_store import rooms_of_agents
-from letta_matrix.cli.up.token import keep_token
 from letta_matrix.common.connections.descriptors import raise_limit
 from letta_matrix.common.connections.known_servers import (
     CheckedConnector,
@@ -137,6 +135,9 @@ class Stack:
         password = keep_secret(self._data / "admin.password", length=12)
         agents, model = await self._start_servers(choice, password, config)
         await self._start_bridge(config)
+        # The servers start the sooner for it that this is not loaded before them.
+        from letta_matrix.cli.up.token import keep_token
+
         # The bridge has made the database ready for it.
         access = await keep_token(self._data / ACCESS_FILE, config)
         self._config = config
@@ -263,6 +264,8 @@ class Stack:
         """Let the admin's clients show the agents' rooms as chats with them."""
         if self._config is None:
             return
+        from letta_matrix.cli.up.bridge_store import rooms_of_agents
+
         try:
             rooms = await rooms_of_agents(self._config)
             await self._synapse.mark_direct(self._http, access, self._admin, rooms)

@@ -144,9 +144,7 @@ def _refusal(error: ToolError, command: str) -> str:
     match cause:
         case StoreUnavailable() | HomeserverUnavailable() | TimeoutError():
             raise cause from error
-        case MatrixRequestError():
-            return _failed(error, command)
-        case _ if error.detail == SAID:
+        case _ if isinstance(cause, MatrixRequestError) or error.detail == SAID:
             return _failed(error, command)
         case _ if error.fault is Fault.FAILED:
             raise cause or error

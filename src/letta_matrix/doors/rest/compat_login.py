@@ -18,9 +18,7 @@ from letta_matrix.access.accounts import Accounts
 from letta_matrix.access.authenticator import TooOften
 from letta_matrix.access.login_limits import LoginLimits
 from letta_matrix.access.login_sessions import LoginSession
-from letta_matrix.access.principal import Scope
 from letta_matrix.access.route import route_to
-from letta_matrix.access.secrets import token_id_of
 from letta_matrix.common.json_fields import items
 from letta_matrix.doors.rest.calling import DOOR
 from letta_matrix.doors.rest.problems import Problem
@@ -29,9 +27,6 @@ from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.identifiers import is_ours
 
 log = structlog.get_logger()
-
-LIFETIME = 86_400.0
-"""Seconds that a token of a login is accepted."""
 
 SESSION_NAME = "letta-matrix /login"
 """What people see the session called among their own; signed out, the token ends."""
@@ -57,7 +52,7 @@ class Login:
 
     user_id: str
     secret: str
-    scopes: list[Scope]
+    scopes: tuple[str, ...]
 
 
 class Logins:
@@ -102,17 +97,14 @@ class Logins:
     async def _granted(self, session: LoginSession) -> Login:
         user_id = session.user_id
         try:
-            scopes, limited = frozenset(Scope), None
-            if (role := self._role(user_id)) != "admin":
-                scopes, limited = frozenset({Scope.READ}), await self._shared(session)
-            secret = await self._services.login_tokens.make(
-                session, scopes, limited, lifetime=LIFETIME, door=DOOR
-            )
+            role = self._role(user_id)
+            rooms = None if role == "admin" else await self._shared(session)
+            secret, token = await self._services.login_tokens.make(session, rooms, DOOR)
         except BaseException:
             await asyncio.shield(self._services.logins.end(session))
             raise
-        log.info("a person logged in", user=user_id, role=role, token=token_id_of(secret))
-        return Login(user_id, secret, sorted(scopes))
+        log.info("a person logged in", user=user_id, role=role, token=token.token_id)
+        return Login(user_id, secret, token.scopes)
 
     async def _shared(self, session: LoginSession) -> frozenset[str]:
         """A person's rooms that the bot is in, too."""

@@ -80,8 +80,7 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 def _lives(pid: int) -> bool:
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, 0)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
+        return True
+    return False
