@@ -23,7 +23,7 @@ from letta_matrix.stack.files import write_private
 from letta_matrix.stack.supervisor import Command
 
 PLAIN = ("letta_matrix", "run", "-c")
-SCRIPTED = ("tests.scripted_bridge",)
+SCRIPTED = ("tests.stub_agents",)
 
 _KEEPER_PID = "keeper.sock.pid"
 _KEEPER_GRACE = 3.0
