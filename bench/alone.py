@@ -10,12 +10,11 @@ from typing import Any
 
 import aiohttp
 from sqlalchemy import URL
-from tests.postgres import PASSWORD, PostgresServer
+from tests.postgres import PostgresServer
 
 from bench.bridge import PLAIN, Bridge
 from bench.program import Program
 from bench.scene import Scene
-from letta_matrix.store.database import database_url
 
 _PERSON = "@person:test"
 _DOMAIN, _BOT = "test", "letta"
@@ -32,10 +31,6 @@ async def postgres() -> AsyncGenerator[PostgresServer]:
         yield server
     finally:
         await asyncio.to_thread(server.remove)
-
-
-def url_of(server: PostgresServer, database: str) -> URL:
-    return database_url(server.url(database), Path(), PASSWORD)
 
 
 @dataclass
@@ -103,8 +98,8 @@ class Alone:
     def database(self) -> URL:
         """Where all of them keep what they know."""
         if self.server is None or self._database is None:
-            return database_url("sqlite:///", self.bridge.directory)
-        return url_of(self.server, self._database)
+            return self.bridge.database_url
+        return self.server.address(self._database)
 
     @property
     def where(self) -> tuple[str, str]:

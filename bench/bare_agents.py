@@ -1,19 +1,21 @@
 """Agents' rooms made by bare calls: exactly the requests that letta-matrix's provisioner sends."""
 
 import asyncio
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import quote
 
 import aiohttp
+from PIL import Image
 
 from bench.homeserver import FLOOR_PREFIX, Homeserver
 from bench.scene import Scene
-from letta_matrix.agents.own_rooms import SERVICE
-from letta_matrix.matrix.avatars import avatar_png
 from letta_matrix.stack.synapse import SERVER_NAME
 
+_SERVICE = "io.element.functional_members"
+"""MSC4171."""
 _VIA = {"via": [SERVER_NAME]}
 _WHO_SEES = "m.room.history_visibility"
 
@@ -71,8 +73,7 @@ class BareAgents:
         return room
 
     async def _avatar(self, ghost: str, profile: str) -> str:
-        image = avatar_png(ghost)
-        uploaded = await self._call("POST", "upload", image, as_user=ghost)
+        uploaded = await self._call("POST", "upload", _picture(), as_user=ghost)
         mxc = str(uploaded["content_uri"])
         await self._call("PUT", f"{profile}/avatar_url", {"avatar_url": mxc}, as_user=ghost)
         return mxc
@@ -94,7 +95,7 @@ class BareAgents:
             "power_level_content_override": {"invite": 10, "users": {self.person: 100}},
             "creation_content": {"additional_creators": [bot]},
             "initial_state": [
-                {"type": SERVICE, "content": {"service_members": [bot]}},
+                {"type": _SERVICE, "content": {"service_members": [bot]}},
                 {"type": "m.space.parent", "state_key": self._space, "content": parent},
                 {"type": "m.room.avatar", "content": {"url": avatar}},
                 {"type": _WHO_SEES, "content": {"history_visibility": "invited"}},
@@ -129,6 +130,13 @@ async def floor_room(scene: Scene) -> str:
         scene.floor_rooms = bare.rooms
         await scene.person.wait_joined(set(bare.rooms))
     return scene.floor_rooms[0]
+
+
+def _picture() -> bytes:
+    """As large as a generated avatar."""
+    file = io.BytesIO()
+    Image.radial_gradient("L").quantize(64).save(file, "PNG")
+    return file.getvalue()
 
 
 def _user(localpart: str) -> str:

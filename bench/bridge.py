@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 import sqlite3
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -13,23 +14,19 @@ from typing import Any, Protocol, cast
 import aiohttp
 import psutil
 import yaml
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL
 from tests.servers import ServerProcess
 
 from bench.ports import Ports
 from bench.program import ROOT, answers
-from letta_matrix.access.principal import TOOL_SCOPES, Scope
-from letta_matrix.access.secrets import issue
 from letta_matrix.stack.files import write_private
-from letta_matrix.stack.keeper import KeeperProcess
 from letta_matrix.stack.supervisor import Command
-from letta_matrix.store.database import Database
-from letta_matrix.store.tokens import TokenStore
 
 PLAIN = ("letta_matrix", "run", "-c")
-SCRIPTED = ("bench.scripted_bridge",)
+SCRIPTED = ("tests.stub_agents",)
 
-_KEEPER_SOCKET = "keeper.sock"
+_KEEPER_PID = "keeper.sock.pid"
+_KEEPER_GRACE = 3.0
 _QUIET = 1.0
 """% of a core; a bridge that looks through rooms after its start takes more."""
 
@@ -66,11 +63,14 @@ class Bridge:
         argv = (sys.executable, "-m", *program, str(directory / "config.yaml"))
         command = Command("letta-matrix", argv, directory / "bridge.log", ROOT)
         self._server = ServerProcess(command, lambda: answers(http, self._url("/health")))
-        self._keeper = KeeperProcess(directory / _KEEPER_SOCKET)
 
     @property
     def database(self) -> Path:
         return self.directory / "letta-matrix.db"
+
+    @property
+    def database_url(self) -> URL:
+        return URL.create("sqlite+pysqlite", database=str(self.database))
 
     @property
     def api_url(self) -> str:
@@ -109,9 +109,15 @@ class Bridge:
         }
         write_private(self.directory / "config.yaml", yaml.safe_dump(settings))
 
-    async def make_token(self, agent_id: str) -> str:
-        """A token that acts as an agent and is not limited otherwise."""
-        return await make_token(make_url(f"sqlite+pysqlite:///{self.database}"), agent_id)
+    async def make_token(self, *wishes: str) -> str:
+        """A token as the options of `letta-matrix tokens create` say; without any it acts as the
+        bot."""
+        create = ("tokens", "create", *wishes, "-c", str(self.directory / "config.yaml"))
+        argv = (sys.executable, "-m", "letta_matrix", *create)
+        made = await asyncio.to_thread(
+            subprocess.run, argv, cwd=ROOT, check=True, capture_output=True, text=True
+        )
+        return made.stdout.strip()
 
     async def start(self) -> None:
         """Start the process; returns when it listens."""
@@ -140,7 +146,10 @@ class Bridge:
     async def end(self) -> None:
         """Stop the process and its keeper."""
         self.stop()
-        await self._keeper.end(3.0)
+        with contextlib.suppress(OSError, psutil.NoSuchProcess):
+            keeper = psutil.Process(int((self.directory / _KEEPER_PID).read_text()))
+            keeper.terminate()
+            await asyncio.to_thread(keeper.wait, _KEEPER_GRACE)
 
     async def health(self) -> dict[str, Any]:
         """What `/health` says."""
@@ -175,14 +184,3 @@ class Bridge:
 
     def _url(self, path: str) -> str:
         return f"http://127.0.0.1:{self._api_port}{path}"
-
-
-async def make_token(url: URL, agent_id: str = "", scopes: frozenset[Scope] = TOOL_SCOPES) -> str:
-    """A token of the bridge that has this database; without an agent it acts as the bot."""
-    database = Database(url)
-    token, stored = issue(agent_id=agent_id, scopes=scopes)
-    try:
-        await TokenStore(database).add(stored)
-    finally:
-        await database.close()
-    return token

@@ -1,11 +1,10 @@
 """10,000 agents in the store: a start with them, what finding them costs, and their memory."""
 
+from sqlalchemy import text
+
 from bench.alone import Alone
-from bench.bridge import make_token
 from bench.figures import at_most, p50
 from bench.scale import beside_wake, fill, restarted, seeded, store
-from letta_matrix.access.principal import Scope
-from letta_matrix.store.schema import meta
 
 AGENTS = 10_000
 _SYNCS = 5
@@ -22,7 +21,7 @@ async def measure(alone: Alone) -> None:
         bridge.stop()
         alone.configure(AGENTS)
         await alone.do("rooms", **_seed(alone))
-        token = await make_token(alone.database, scopes=frozenset({Scope.ADMIN}))
+        token = await bridge.make_token("--scope", "admin")
         took, writes = await restarted(scene, bridge)
         await bridge.start_ready()
         await bridge.wait_quiet(30)
@@ -55,5 +54,5 @@ def _seed(alone: Alone) -> dict[str, str]:
     with store(alone.database) as connection:
         fill(connection, AGENTS)
         # Up to date: looking through all rooms would be measured with the rest.
-        connection.execute(meta.delete().where(meta.c.key.startswith("alive_")))
+        connection.execute(text("DELETE FROM meta WHERE key LIKE 'alive%'"))
         return seeded(connection)

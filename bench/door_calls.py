@@ -15,11 +15,11 @@ from bench.bridge import Bridge
 from bench.figures import at_most, ms, p50, p95
 from bench.mcp_client import ModernClient, SessionClient, open_websocket
 from bench.scene import Scene
-from letta_matrix.toolbox.timeline import FILTER
 
 _WARM_UP = 5
 _NOBODY: dict[str, object] = {}
-_ROOM_FILTER = json.dumps(FILTER)
+_ROOM_FILTER = json.dumps({"types": ["m.room.message", "m.room.encrypted"]})
+"""As the tools ask."""
 
 Act = Callable[[], Awaitable[object]]
 
@@ -98,7 +98,7 @@ async def measure(scene: Scene) -> None:
         bridge.configure({"type": "memory", "agents": 1}, access={"calls_per_minute": 1_000_000})
         await bridge.start_ready()
         ((agent_id, user_id, room),) = bridge.agents()
-        token = await bridge.make_token(agent_id)
+        token = await bridge.make_token("--as", agent_id)
         await bridge.wait_quiet()
         scene.figures.add("rss_mb_doors_unused", bridge.rss_mb, "RSS before any door is used")
         as_token = scene.homeserver.letta.as_token

@@ -15,11 +15,10 @@ from tests.servers import ServerProcess, is_ready
 
 from bench.person import Person
 from bench.ports import Ports
-from letta_matrix.config import Config
-from letta_matrix.stack.registration import registration
 from letta_matrix.stack.synapse import SERVER_NAME, Synapse
 
 FLOOR_PREFIX = "floor_"
+_LETTA_PREFIXES = ("agent_", "letta_")
 _SEEDED = "$seeded"
 _IS_IN = "INSERT INTO current_state_events VALUES (?, ?, 'm.room.member', ?, 'join', NULL)"
 _SEES = "INSERT INTO local_current_membership VALUES (?2, ?3, ?1, 'join', NULL)"
@@ -52,8 +51,8 @@ class Homeserver:
         files = (directory / "letta.yaml", directory / "floor.yaml")
         self.synapse = Synapse(directory / "synapse", port, files)
         self.url = self.synapse.url
-        files[0].write_text(yaml.safe_dump(self._letta_registration()))
-        files[1].write_text(yaml.safe_dump(_floor_registration(self.floor)))
+        files[0].write_text(yaml.safe_dump(_registration(self.letta, *_LETTA_PREFIXES)))
+        files[1].write_text(yaml.safe_dump(_registration(self.floor, FLOOR_PREFIX)))
         self._server = ServerProcess(self.synapse.command, is_ready(http, self.synapse.health_url))
 
     @property
@@ -127,17 +126,16 @@ class Homeserver:
             },
         }
 
-    def _letta_registration(self) -> dict[str, object]:
-        return registration(Config.model_validate(self.letta_settings()))
-
 
 def _service(service_id: str, bot: str, port: int) -> Service:
     return Service(service_id, port, bot, secrets.token_hex(32), secrets.token_hex(32))
 
 
-def _floor_registration(service: Service) -> dict[str, object]:
-    def exclusive(sigil: str) -> dict[str, object]:
-        return {"exclusive": True, "regex": f"{sigil}{FLOOR_PREFIX}.*:{SERVER_NAME}"}
+def _registration(service: Service, *prefixes: str) -> dict[str, object]:
+    def exclusive(sigil: str) -> list[dict[str, object]]:
+        return [
+            {"exclusive": True, "regex": f"{sigil}{prefix}.*:{SERVER_NAME}"} for prefix in prefixes
+        ]
 
     return {
         "id": service.id,
@@ -147,5 +145,5 @@ def _floor_registration(service: Service) -> dict[str, object]:
         "sender_localpart": service.bot,
         "rate_limited": False,
         "receive_ephemeral": False,
-        "namespaces": {"users": [exclusive("@")], "aliases": [exclusive("#")], "rooms": []},
+        "namespaces": {"users": exclusive("@"), "aliases": exclusive("#"), "rooms": []},
     }

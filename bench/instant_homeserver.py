@@ -31,8 +31,6 @@ import aiohttp
 from aiohttp import web
 from tests.fake_homeserver import FakeHomeserver
 
-from letta_matrix.matrix.identifiers import is_ours
-
 _FREQUENT = re.compile(r"/rooms/([^/]+)/(?:send/(m\.room\.message)/([^/?]+)|receipt|typing)")
 _NUMBER = re.compile(r"message (\d+)")
 _MOST = 100
@@ -140,7 +138,7 @@ class InstantHomeserver(FakeHomeserver):
 
     def _agents_rooms(self) -> Iterator[str]:
         for room, members in self.members.items():
-            agents = [one for one in members if is_ours(one, self._bot) and one != self._bot]
+            agents = [one for one in members if one.startswith("@agent_")]
             if agents and self._person in members:
                 yield room
 

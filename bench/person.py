@@ -11,9 +11,11 @@ from urllib.parse import quote
 
 import aiohttp
 
-from letta_matrix.matrix.content import BESIDE, CURSOR, LIVE, MARKER, thread_relation
-
 Json = dict[str, Any]
+
+_MARKER, _BESIDE = "org.letta.matrix", "beside"
+_LIVE, _CURSOR = "org.matrix.msc4357.live", "▍"
+"""What the bridge's messages have, as clients see it."""
 
 _SYNC_SECONDS = 30
 _NEVER = {"types": list[str]()}
@@ -31,12 +33,12 @@ class Sighting:
         """What a client shows: an edit's new text, without the cursor of interim versions."""
         content = cast("Json", self.event.get("content") or {})
         shown = cast("Json", content.get("m.new_content") or content)
-        return str(shown.get("body", "")).removesuffix(CURSOR).rstrip()
+        return str(shown.get("body", "")).removesuffix(_CURSOR).rstrip()
 
     @property
     def final(self) -> bool:
         """Whether no later version of it is to come."""
-        return LIVE not in self.event.get("content", {})
+        return _LIVE not in self.event.get("content", {})
 
     @property
     def edits(self) -> str | None:
@@ -52,11 +54,11 @@ class Sighting:
     @property
     def beside(self) -> str | None:
         """What kind of notice beside a reply it is: `approval`, `trace` and so on."""
-        return self._marker.get(BESIDE)
+        return self._marker.get(_BESIDE)
 
     @property
     def _marker(self) -> Json:
-        return self.event.get("content", {}).get(MARKER, {})
+        return self.event.get("content", {}).get(_MARKER, {})
 
 
 @dataclass(slots=True)
@@ -159,7 +161,12 @@ class Person:
         """Send a message, into the thread whose root is `thread` if given; its event id."""
         content: Json = {"msgtype": msgtype, "body": text}
         if thread:
-            content["m.relates_to"] = thread_relation(thread, thread)
+            content["m.relates_to"] = {
+                "rel_type": "m.thread",
+                "event_id": thread,
+                "is_falling_back": True,
+                "m.in_reply_to": {"event_id": thread},
+            }
         return await self._send(room, "m.room.message", content)
 
     async def react(self, room: str, event_id: str, key: str) -> None:

@@ -7,14 +7,14 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import text
 from tests.balancer import Balancer
 from tests.contract.relay import Relay
 from tests.postgres import PostgresServer
 from tests.stub_model import WORD_DELAY
 
 from bench import app_server
-from bench.alone import postgres, url_of
+from bench.alone import postgres
 from bench.bare_agents import floor_room
 from bench.bridge import PLAIN, SCRIPTED, Bridge
 from bench.echoes import TOGETHER, echo
@@ -24,7 +24,6 @@ from bench.letta import TimedModel
 from bench.scale import store
 from bench.scene import Scene
 from bench.turns import STREAM_WORDS, words
-from letta_matrix.store.schema import agents
 
 _ROUNDS = 2
 _WARM_UP = 2
@@ -70,8 +69,8 @@ class _Pair:
 
     def rooms(self) -> list[str]:
         """The agents' rooms."""
-        with store(url_of(self._server, self._database)) as connection:
-            return [str(room) for room in connection.scalars(select(agents.c.room_id))]
+        with store(self._server.address(self._database)) as connection:
+            return [str(room) for room in connection.scalars(text("SELECT room_id FROM agents"))]
 
     async def end(self) -> None:
         # The keeper is in the first one's folder.

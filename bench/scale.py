@@ -7,15 +7,13 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, create_engine, select
+from sqlalchemy import URL, Connection, MetaData, Table, create_engine, select
 
 from bench.bridge import Bridge
 from bench.bursts import bursts
 from bench.figures import Target, at_most, p50
 from bench.scene import Scene
 from letta_matrix.stack.synapse import SERVER_NAME
-from letta_matrix.store.database import database_url
-from letta_matrix.store.schema import agents
 
 AGENTS = 1000
 _SEEDED = "!seeded"
@@ -44,10 +42,10 @@ async def thousand_agents(scene: Scene, provisioned: Bridge) -> None:
     provisioned.stop()
     bridge = scene.bridge("thousand")
     try:
-        real = _seed(provisioned.database, bridge.database)
+        real = _seed(provisioned, bridge)
         bridge.configure({"type": "memory", "agents": AGENTS})
         note = f" ({real} provisioned, the others' rows seeded)"
-        with store(database_url("sqlite:///", bridge.directory)) as connection:
+        with store(bridge.database_url) as connection:
             rooms = seeded(connection)
         async with scene.homeserver.with_rooms(rooms):
             await _restarts(scene, bridge, note)
@@ -126,10 +124,10 @@ async def _restarts(scene: Scene, bridge: Bridge, note: str) -> None:
     await bridge.start_ready()
 
 
-def _seed(source: Path, target: Path) -> int:
+def _seed(source: Bridge, target: Bridge) -> int:
     """Copy a database and fill it up to 1,000 agents; returns how many were there."""
-    _copy(source, target)
-    with store(database_url("sqlite:///", target.parent)) as connection:
+    _copy(source.database, target.database)
+    with store(target.database_url) as connection:
         return fill(connection, AGENTS)
 
 
@@ -147,6 +145,7 @@ def store(url: URL) -> Generator[Connection]:
 def fill(connection: Connection, up_to: int) -> int:
     """Let there be so many agents, with rows like a provisioned one's; returns how many were
     there."""
+    agents = _agents(connection)
     rows = connection.execute(select(agents).order_by(agents.c.agent_id)).mappings().all()
     new = [_like(rows[-1], number) for number in range(len(rows) + 1, up_to + 1)]
     connection.execute(agents.insert(), new)
@@ -155,8 +154,13 @@ def fill(connection: Connection, up_to: int) -> int:
 
 def seeded(connection: Connection) -> dict[str, str]:
     """The rooms of those that `fill` has added, each with its agent's user."""
+    agents = _agents(connection)
     query = select(agents.c.room_id, agents.c.user_id).where(agents.c.room_id.startswith(_SEEDED))
     return {str(room): str(user) for room, user in connection.execute(query)}
+
+
+def _agents(connection: Connection) -> Table:
+    return Table("agents", MetaData(), autoload_with=connection)
 
 
 def _copy(source: Path, target: Path) -> None:

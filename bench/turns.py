@@ -14,7 +14,6 @@ from bench.figures import at_most, ms, p50, p95
 from bench.letta import DirectTurn, Letta, TimedModel
 from bench.person import Answer, Person, Recording
 from bench.scene import Scene
-from letta_matrix.matrix.identifiers import user_id
 from letta_matrix.stack.synapse import SERVER_NAME
 
 STREAM_WORDS = 50
@@ -161,7 +160,7 @@ async def discovery(stage: Stage) -> None:
     """A rename in the App Server until the ghost's display name has changed."""
     took: list[float] = []
     agent_id = stage.agents[0]
-    ghost = user_id(agent_id, SERVER_NAME)
+    ghost = f"@{agent_id.replace('-', '_')}:{SERVER_NAME}"
     path = f"profile/{quote(ghost)}/displayname"
     for number in range(stage.scene.plan.renames):
         # The poll's phase must not follow ours.

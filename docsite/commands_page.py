@@ -3,14 +3,9 @@
 from docsite.markdown import code, page, sentence, table
 from letta_matrix.doors.chat.command import Command
 from letta_matrix.doors.chat.registry import all_commands
-from letta_matrix.operations.typed import Where
 
 TITLE = "Commands in chat"
-_WHERE = {
-    Where.AGENT: "where an agent is",
-    Where.MANAGEMENT: "anywhere",
-    Where.BOTH: "anywhere",
-}
+_WHERE = {"AGENT": "where an agent is", "MANAGEMENT": "anywhere", "BOTH": "anywhere"}
 
 
 def text() -> str:
@@ -34,7 +29,7 @@ def _listed(commands: list[Command]) -> str:
             code(one.usage),
             sentence(one.help),
             ", ".join(code(f"!{alias}") for alias in one.aliases),
-            _WHERE[one.scope],
+            _WHERE[one.scope.name],
         )
         for one in commands
     ]

@@ -6,13 +6,12 @@ from typing import Any, cast
 
 from docsite.arguments import Schema
 from docsite.markdown import code, page, sentence, table
+from docsite.program import operations, program
 from docsite.stand_ins import NOTHING_RUNS
-from letta_matrix.config import Config
 from letta_matrix.doors.rest.app import make_app
 from letta_matrix.doors.rest.problems import PROBLEMS
 from letta_matrix.doors.rest.routing import PREFIX
 from letta_matrix.doors.rest.security import SCOPE
-from letta_matrix.operations.registry import every
 
 TITLE = "REST API"
 _COMPATIBLE = "compatible"
@@ -22,11 +21,7 @@ Document = Mapping[str, Any]
 
 def document() -> Document:
     """The API as it describes itself; it has nothing to answer with."""
-    given = {
-        "homeserver": {"url": "http://127.0.0.1:8008", "domain": "example.org"},
-        "appservice": {"as_token": "a", "hs_token": "h"},
-    }
-    services = SimpleNamespace(config=Config.model_validate(given), homeserver=NOTHING_RUNS)
+    services = SimpleNamespace(config=program().config, homeserver=NOTHING_RUNS)
     return make_app(cast("Any", services)).openapi()
 
 
@@ -78,7 +73,7 @@ def _scope(operation: Document) -> str:
         return "no token"
     if scope := operation.get(SCOPE):
         return code(str(scope))
-    says_itself = {one.called for one in every() if one.scope is None}
+    says_itself = {one.called for one in operations() if one.scope is None}
     if operation["operationId"] == "call_tool":
         return "the tool's"
     return "told there" if operation["operationId"] in says_itself else "any"

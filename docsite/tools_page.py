@@ -5,26 +5,19 @@ from typing import Any
 
 from docsite.arguments import arguments
 from docsite.markdown import code, page, sentence, table
-from docsite.stand_ins import NOTHING_RUNS
-from letta_matrix.access.principal import Scope
-from letta_matrix.operations import registry
-from letta_matrix.operations.operation import Operation
-from letta_matrix.toolbox.asking import AskingPeople
-from letta_matrix.toolbox.catalogue import every_tool
-from letta_matrix.toolbox.others import others_tool
-from letta_matrix.toolbox.portal_pictures import PortalPictures
-from letta_matrix.toolbox.texting import Texting
-from letta_matrix.toolbox.tool import Tool, tools_in
-from letta_matrix.toolbox.toolsets import Toolset, shown
+from docsite.program import operations, program
 
 TITLE = "Tools"
-_SCOPES = (Scope.READ, Scope.WRITE, Scope.ROOMS, Scope.AGENTS)
+_SCOPES = ("read", "write", "rooms", "agents")
+
+Tool = Any
 
 
 def text() -> str:
     """The page."""
-    abroad = [*tools_in(Texting), *tools_in(PortalPictures)]
-    tools = [*every_tool(AskingPeople(NOTHING_RUNS)).values(), *abroad]
+    toolbox, every = program().toolbox, operations()
+    by_operations = {one.called for one in every if one.mcp}
+    tools = [one for name, one in toolbox.tools.items() if name not in by_operations]
     return page(
         TITLE,
         "What agents and programs can do on Matrix. An agent of an App Server has these as its "
@@ -36,26 +29,26 @@ def text() -> str:
         "([why](../how-to/mcp.md#how-many-tools)); any tool can be called. Each tool that changes "
         "something also takes `transaction_id`, a text of your own: a call that comes again with "
         "it does nothing more. Who calls by an agent's own tools need not give one.",
-        *_tools(tools, {tool.name for tool in abroad}),
+        *_tools(tools, {one.name for one in program().phone_line.tools()}),
         "## All others",
-        *_one(others_tool(lambda _: tools), ["shown wherever some tools are not"]),
+        *_one(toolbox.others, ["shown wherever some tools are not"]),
         "## Operations",
         "What operators do with the bridge itself, and people in rooms. No agent is offered these. "
         "In the last three columns is where each appears.",
-        _table_of(registry.every()),
+        _table_of(every),
         "Those with a tool are for MCP clients whose token has the scope `admin`; `?toolset=all` "
         "lists them, and `matrix_other_tools` finds them. The [commands](commands.md) that are not "
         "named here do the same by a way of their own.",
-        *_operations(registry.every()),
+        *_operations(every),
     )
 
 
-def _tools(tools: Sequence[Tool[Any]], abroad: set[str]) -> Iterator[str]:
-    few, usual = ({one.name for one in shown(tools, it)} for it in (Toolset.FEW, Toolset.USUAL))
+def _tools(tools: Sequence[Tool], abroad: set[str]) -> Iterator[str]:
+    few, usual = ({one.name for one in program(it).toolbox.specs()} for it in ("few", "usual"))
     for scope in _SCOPES:
         yield f"## Scope `{scope}`"
         for one in tools:
-            if one.scope is not scope:
+            if one.scope != scope:
                 continue
             least = "few" if one.name in few else "usual" if one.name in usual else "all"
             marks = [f"set `{least}`"]
@@ -65,7 +58,7 @@ def _tools(tools: Sequence[Tool[Any]], abroad: set[str]) -> Iterator[str]:
             yield from _one(one, marks)
 
 
-def _one(tool: Tool[Any], marks: Sequence[str]) -> Iterator[str]:
+def _one(tool: Tool, marks: Sequence[str]) -> Iterator[str]:
     yield f"### `{tool.name}`"
     yield sentence(tool.description)
     yield f"*{'; '.join(marks)}*".replace("*set", "*Set").replace("*shown", "*Shown")
@@ -73,7 +66,7 @@ def _one(tool: Tool[Any], marks: Sequence[str]) -> Iterator[str]:
         yield taken
 
 
-def _table_of(operations: Sequence[Operation[Any]]) -> str:
+def _table_of(operations: Sequence[Tool]) -> str:
     rows = [
         (
             f"[`{one.name}`](#{_anchor(one.name)})",
@@ -87,7 +80,7 @@ def _table_of(operations: Sequence[Operation[Any]]) -> str:
     return table(("operation", "scope", "REST, below `/api/v1`", "MCP", "command"), rows)
 
 
-def _operations(operations: Sequence[Operation[Any]]) -> Iterator[str]:
+def _operations(operations: Sequence[Tool]) -> Iterator[str]:
     for one in operations:
         yield f"### `{one.name}`"
         yield sentence(one.description)

@@ -24,6 +24,7 @@ from letta_matrix.operations.agents import AgentOperations
 from letta_matrix.operations.approvals import ApprovalOperations
 from letta_matrix.operations.conversations import ConversationOperations
 from letta_matrix.operations.rooms import RoomOperations
+from letta_matrix.operations.runtimes_told import RuntimesTold
 from letta_matrix.operations.turns import TurnOperations
 from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.runtimes.faults import RuntimeFault
@@ -88,7 +89,7 @@ class Stage:
         services = CommandServices(
             config,
             self.directory,
-            self.runtimes,
+            RuntimesTold(self.runtimes),
             self.turns,
             self.conversations,
             self.rooms,
@@ -106,7 +107,7 @@ class Stage:
     def toolbox_for(self, config: Config) -> Toolbox:
         admission = Admission(config, self.homeserver)
         agents = AgentOperations(
-            config, self.directory, self.runtimes, admission, self.sync, self.archive
+            config.bot_user_id, self.directory, self.runtimes, admission, self.sync, self.archive
         )
         operations = [
             *tools_in(agents),

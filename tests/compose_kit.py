@@ -8,7 +8,8 @@ from typing import Any, cast
 
 import yaml
 
-from letta_matrix.stack.compose import Volumes, Wanted, make_files
+from letta_matrix.stack.compose import Wanted, make_files
+from letta_matrix.stack.volumes import Volumes
 
 HERE = Path(__file__).parents[1]
 USERS = ("BRIDGE", "APP_SERVER", "SYNAPSE", "POSTGRES", "REDIS")

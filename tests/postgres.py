@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
+from sqlalchemy import URL
 from tests.servers import free_port
 
 from letta_matrix.store.database import database_url
@@ -104,6 +105,10 @@ class PostgresServer:
     def url(self, database: str, user: str = "bridge", host: str = "127.0.0.1") -> str:
         return f"postgresql://{user}@{host}:{self.port}/{database}"
 
+    def address(self, database: str) -> URL:
+        """As the store takes it, with the password."""
+        return database_url(self.url(database), Path(), PASSWORD)
+
     def settings_for(self, database: str) -> dict[str, str]:
         """The section of a bridge's configuration."""
         return {"url": self.url(database), "password": PASSWORD}
@@ -136,9 +141,8 @@ class PostgresServer:
         """A new database at the newest schema; its name."""
         if not self._template:
             self._template = self.create()
-            address = database_url(self.url(self._template), Path(), PASSWORD)
             migrate = [sys.executable, "-m", "letta_matrix.store.migrate"]
-            whole = address.render_as_string(hide_password=False).encode()
+            whole = self.address(self._template).render_as_string(hide_password=False).encode()
             subprocess.run(migrate, input=whole, check=True)
         return self.create(self._template)
 

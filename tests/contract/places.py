@@ -19,6 +19,7 @@ from tests.stub_model import MODEL_ID, StubModel, message_text
 from tests.waiting import deadline, eventually
 
 from letta_matrix.common.json_fields import as_list
+from letta_matrix.common.tools import ToolHandler, ToolSpec
 from letta_matrix.config import AppServerRuntime, LettaApiRuntime, OpenAICompatibleRuntime
 from letta_matrix.runtimes.app_server import AppServer
 from letta_matrix.runtimes.app_server.keepers import local_keeper
@@ -39,7 +40,6 @@ from letta_matrix.runtimes.protocol import (
     TurnRequest,
     TurnState,
 )
-from letta_matrix.runtimes.tools import ToolHandler, ToolSpec
 
 MODEL = f"openai-compatible/{MODEL_ID}"
 

@@ -23,6 +23,7 @@ from tests.contract.turns import (
 )
 from tests.waiting import Clock, deadline, eventually, within
 
+from letta_matrix.common.tools import ToolCall, ToolResult, ToolSpec
 from letta_matrix.runtimes.faults import RuntimeRefused, RuntimeUnavailable, TurnLost
 from letta_matrix.runtimes.protocol import (
     AgentRuntime,
@@ -37,7 +38,6 @@ from letta_matrix.runtimes.protocol import (
     TurnRequest,
     TurnStarted,
 )
-from letta_matrix.runtimes.tools import ToolCall, ToolResult, ToolSpec
 
 CAPABILITIES = {
     "app_server": Capabilities(),

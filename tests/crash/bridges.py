@@ -25,7 +25,7 @@ from tests.waiting import DEADLINE, eventually, within
 
 from letta_matrix.conversations import notices
 from letta_matrix.matrix.identifiers import user_id
-from letta_matrix.stack.keeper import KeeperProcess
+from letta_matrix.runtimes.keeper.pid_file import KeeperProcess
 from letta_matrix.store.outbox import OutboxKind
 
 _BESIDE = (OutboxKind.APPROVAL, OutboxKind.TRACE)

@@ -21,8 +21,8 @@ from tests.stub_model import MODEL_ID, ModelRequest, StubModel, message_text
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server import AppServer
 from letta_matrix.runtimes.app_server.keepers import local_keeper
+from letta_matrix.runtimes.keeper.pid_file import KeeperProcess
 from letta_matrix.runtimes.protocol import AgentInfo
-from letta_matrix.stack.keeper import KeeperProcess
 from letta_matrix.stack.supervisor import Command
 
 

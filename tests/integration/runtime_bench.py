@@ -18,6 +18,7 @@ import aiohttp
 from tests.stub_model import MODEL_ID
 from tests.waiting import Clock, deadline, eventually
 
+from letta_matrix.common.tools import ToolHandler, ToolSpec
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server import AppServer
 from letta_matrix.runtimes.app_server.connection import Connection
@@ -31,7 +32,6 @@ from letta_matrix.runtimes.protocol import (
     TurnRequest,
     TurnState,
 )
-from letta_matrix.runtimes.tools import ToolHandler, ToolSpec
 
 MODEL = f"openai-compatible/{MODEL_ID}"
 ROOT = Path(__file__).parents[2]

@@ -13,6 +13,7 @@ from tests.servers import keeper_in
 from tests.stub_model import ModelRequest, StubModel
 from tests.waiting import Clock, eventually, settled, within
 
+from letta_matrix.common.tools import ToolCall, ToolResult, ToolSpec
 from letta_matrix.runtimes.app_server.feeds import Feed, Mark
 from letta_matrix.runtimes.app_server.frames import Scope
 from letta_matrix.runtimes.faults import RuntimeUnavailable
@@ -29,7 +30,6 @@ from letta_matrix.runtimes.protocol import (
     TurnFinished,
     TurnRequest,
 )
-from letta_matrix.runtimes.tools import ToolCall, ToolResult, ToolSpec
 
 TEXT = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
 SPECS = [ToolSpec("matrix_note", "Takes a note.", TEXT)]

@@ -26,8 +26,8 @@ from tests.servers import Homeserver, free_port
 from tests.waiting import DEADLINE, eventually
 
 from letta_matrix.app.bridge import Bridge
+from letta_matrix.common.connections.listening import PortTakenError
 from letta_matrix.conversations import notices
-from letta_matrix.doors.web.listening import PortTakenError
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.runtimes.memory import MemoryRuntime
 

@@ -8,8 +8,8 @@ import pytest
 from tests.compose_kit import made
 from tests.postgres import PASSWORD, PostgresServer
 
-from letta_matrix.stack.compose import Volumes
 from letta_matrix.stack.compose_scale import make_database, make_scale_secrets
+from letta_matrix.stack.volumes import Volumes
 
 
 @pytest.fixture

@@ -21,11 +21,11 @@ from tests.servers import LettaServer
 from tests.stub_model import StubModel
 from tests.waiting import within
 
+from letta_matrix.common.tools import ToolCall, ToolHandler, ToolResult, ToolSpec
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server import AppServer
 from letta_matrix.runtimes.app_server.keepers import remote_keeper
 from letta_matrix.runtimes.protocol import ApprovalRequested, TurnFinished, TurnRequest
-from letta_matrix.runtimes.tools import ToolCall, ToolHandler, ToolResult, ToolSpec
 
 NOTE = ToolSpec("matrix_note", "Takes a note.", {"type": "object"})
 

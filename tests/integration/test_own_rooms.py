@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 from tests.integration.bridge_world import Person, Room, World, new_person
 
-from letta_matrix.runtimes.tools import ToolCall
+from letta_matrix.common.tools import ToolCall
 
 
 @pytest.fixture(scope="module")

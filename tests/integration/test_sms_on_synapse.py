@@ -19,10 +19,10 @@ from tests.scripts import held, obey
 from tests.servers import Homeserver
 from tests.waiting import eventually
 
+from letta_matrix.common.tools import ToolCall
 from letta_matrix.portals.provisioning import Provisioning
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import TurnEvent, TurnRequest
-from letta_matrix.runtimes.tools import ToolCall
 
 STOPPED = "You get no more messages from here. Send START to go on."
 STARTED = "You get messages from here again. Send STOP to end them."

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tests.integration.runtime_bench import connected
 
+from letta_matrix.common.tools import ToolCall, ToolResult, ToolSpec
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server import AppServer
 from letta_matrix.runtimes.app_server.keepers import local_keeper, remote_keeper
@@ -27,7 +28,6 @@ from letta_matrix.runtimes.protocol import (
     TurnRequest,
     TurnState,
 )
-from letta_matrix.runtimes.tools import ToolCall, ToolResult, ToolSpec
 
 
 async def run(options: dict[str, str]) -> None:

@@ -21,6 +21,7 @@ from tests.squatter import UID, squatting
 from tests.waiting import eventually, within
 
 from letta_matrix.access.principal import Principal
+from letta_matrix.cli.up.stack import Options, up
 from letta_matrix.common.connections.known_servers import KnownServer, note_process
 from letta_matrix.config import load_config
 from letta_matrix.doors.rest.downloading import Found, forward
@@ -39,7 +40,6 @@ from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.held_ports import HeldPorts
 from letta_matrix.stack.ports import Ports
 from letta_matrix.stack.supervisor import Child, Command
-from letta_matrix.stack.up import Options, up
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who listens")
 

@@ -8,10 +8,10 @@ from tests.fake_homeserver import FakeHomeserver
 from tests.stage import Stage
 from tests.waiting import Clock, eventually
 
+from letta_matrix.common.tools import ToolCall
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import ApprovalRequested, StopReason, TurnFinished
-from letta_matrix.runtimes.tools import ToolCall
 from letta_matrix.store.approvals import Approval, ApprovalStatus
 
 ROOM, GHOST = "!1:test", "@agent_1:test"

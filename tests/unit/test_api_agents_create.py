@@ -45,7 +45,9 @@ async def create(stage: Stage, key: str, *runtimes: MemoryRuntime) -> str:
 
     parts, by_name = stage.parts, {runtime.name: runtime for runtime in runtimes}
     admission = Admission(stage.config, parts.homeserver)
-    agents = AgentOperations(stage.config, stage.stores.directory, by_name, admission, sync, forget)
+    agents = AgentOperations(
+        stage.config.bot_user_id, stage.stores.directory, by_name, admission, sync, forget
+    )
     parts.toolbox.operations = {one.name: one for one in tools_in(agents)}
     wanted = {"name": "Eve"}
     done = await stage.parts.toolbox.do(

@@ -10,6 +10,7 @@ import pytest
 from tests.fake_app_server import FakeAppServer, adapter_at
 from tests.waiting import Clock, eventually, settled
 
+from letta_matrix.common.tools import ToolCall, ToolResult, ToolSpec
 from letta_matrix.runtimes.app_server import AppServer
 from letta_matrix.runtimes.app_server.adapter import ABORT_GRACE, RECOVERY_GRACE
 from letta_matrix.runtimes.faults import (
@@ -30,7 +31,6 @@ from letta_matrix.runtimes.protocol import (
     TurnRequest,
     TurnState,
 )
-from letta_matrix.runtimes.tools import ToolCall, ToolResult, ToolSpec
 
 Json = dict[str, Any]
 REQUEST = TurnRequest("a1", "c1", "$1", "hello")

@@ -8,9 +8,9 @@ import pytest
 from structlog.testing import capture_logs
 from tests.waiting import settled
 
+from letta_matrix.common.tools import ToolCall, ToolResult, ToolSpec
 from letta_matrix.runtimes.app_server.external_tools import ExternalTools
 from letta_matrix.runtimes.app_server.frames import Scope
-from letta_matrix.runtimes.tools import ToolCall, ToolResult, ToolSpec
 
 Json = dict[str, Any]
 SCOPE = {"agent_id": "a1", "conversation_id": "c1"}

@@ -16,8 +16,8 @@ from tests.waiting import eventually
 from yarl import URL
 
 from letta_matrix.config import load_config
-from letta_matrix.stack.compose import Volumes
 from letta_matrix.stack.compose_scale import make_scale_secrets
+from letta_matrix.stack.volumes import Volumes
 
 ONE, SCALE = services_of("compose.yaml"), services_of("compose.scale.yaml")
 REPLICAS = ("letta-matrix", "letta-matrix-2")

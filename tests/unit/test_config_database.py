@@ -7,7 +7,8 @@ from tests.postgres import PASSWORD
 
 from letta_matrix.access.database import url_of_database
 from letta_matrix.config import Config, ConfigError, load_config
-from letta_matrix.store.database import database_url, hosts_of
+from letta_matrix.store.database import database_url
+from letta_matrix.store.postgres_faults import hosts_of
 
 LEAST = """
 homeserver: {url: http://localhost:8008, domain: test}

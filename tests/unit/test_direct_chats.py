@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from tests.builders import agent, config_for
 
-from letta_matrix.stack.direct_chats import rooms_of_agents, with_rooms
+from letta_matrix.cli.up.bridge_store import rooms_of_agents
 from letta_matrix.stack.errors import StackError
+from letta_matrix.stack.synapse import with_rooms
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
 
 ROOMS = {"@agent_1:test": "!1:test"}

@@ -18,11 +18,11 @@ from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.app import sweep as module
 from letta_matrix.app.bridge import Bridge
+from letta_matrix.common.connections.listening import PortTakenError
 from letta_matrix.common.vitals import State, Trouble, lines
 from letta_matrix.config import Config
 from letta_matrix.conversations.catch_up import CatchUp
 from letta_matrix.doors.web.health import health_routes, told
-from letta_matrix.doors.web.listening import PortTakenError
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo

@@ -17,16 +17,16 @@ from tests.unit import keeper_bridge
 from tests.unit.keeper_bridge import Bridge, attached, pid_of
 from tests.waiting import Clock, eventually, settled, within
 
+from letta_matrix.cli.up.stack import Options, Stack
 from letta_matrix.common import log_files
 from letta_matrix.runtimes.keeper import wire
 from letta_matrix.runtimes.keeper.client import (
     REFUSED_PAUSE,
 )
 from letta_matrix.runtimes.keeper.local import SPAWN_PAUSE, LocalKeeper
+from letta_matrix.runtimes.keeper.pid_file import KeeperProcess
 from letta_matrix.runtimes.keeper.process import keep
 from letta_matrix.runtimes.keeper.server import Target
-from letta_matrix.stack.keeper import KeeperProcess
-from letta_matrix.stack.up import Options, Stack
 
 upstream, socket = keeper_bridge.upstream, keeper_bridge.socket
 

@@ -17,9 +17,9 @@ from tests.waiting import Clock, eventually, settled, within
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError
 
-from letta_matrix.doors.mcp import relay as relays
-from letta_matrix.doors.mcp.frames import LARGEST
-from letta_matrix.doors.mcp.relay import Relay, RelayError
+from letta_matrix.cli import mcp_relay as relays
+from letta_matrix.cli.mcp_relay import Relay, RelayError
+from letta_matrix.common.mcp_frames import LARGEST
 from letta_matrix.store.database import Database
 
 MESSAGES = "matrix://rooms/%21mine%3Atest/messages"

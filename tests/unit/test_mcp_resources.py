@@ -15,9 +15,9 @@ from tests.unit.mcp_door import MINE, OTHERS, Door, door_on
 from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.access.principal import Scope
+from letta_matrix.common.mcp_frames import UNAUTHORIZED
 from letta_matrix.doors.mcp import subscriptions
 from letta_matrix.doors.mcp.changes import Change, Changes
-from letta_matrix.doors.mcp.frames import UNAUTHORIZED
 from letta_matrix.doors.mcp.subscriptions import INTERVAL, Watch
 from letta_matrix.store.database import Database
 

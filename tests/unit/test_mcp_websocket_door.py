@@ -20,8 +20,9 @@ from tests.unit.mcp_door import Door, door_on
 from tests.waiting import Clock, eventually, settled, within
 
 from letta_matrix.access.principal import Scope
-from letta_matrix.doors.mcp import frames, streams, websocket, websocket_session
-from letta_matrix.doors.mcp.frames import LARGEST
+from letta_matrix.common import mcp_frames as frames
+from letta_matrix.common.mcp_frames import LARGEST
+from letta_matrix.doors.mcp import streams, websocket, websocket_session
 from letta_matrix.doors.web.in_flight import MOST, PATIENCE, SMALL
 from letta_matrix.store.database import Database
 from letta_matrix.toolbox.others import OTHERS

@@ -7,6 +7,7 @@ import pytest
 from tests.scripts import obey
 from tests.waiting import Clock, settled, within
 
+from letta_matrix.common.tools import ToolCall, ToolResult, ToolSpec
 from letta_matrix.runtimes.faults import (
     AgentGone,
     RuntimeRefused,
@@ -29,7 +30,6 @@ from letta_matrix.runtimes.protocol import (
     TurnStarted,
 )
 from letta_matrix.runtimes.speech import Speech
-from letta_matrix.runtimes.tools import ToolCall, ToolResult, ToolSpec
 
 AGENT = "agent-00000001-0000"
 OTHER = "agent-00000002-0000"

@@ -23,9 +23,9 @@ from letta_matrix.access.faults import Fault as Why
 from letta_matrix.access.faults import ToolError
 from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.common.pictures import PictureFault, prepare
+from letta_matrix.common.tools import ToolCall, ToolResult
 from letta_matrix.portals.plain_text import plain
 from letta_matrix.runtimes.protocol import TurnRequest
-from letta_matrix.runtimes.tools import ToolCall, ToolResult
 from letta_matrix.store.portals import Contact
 
 TOOL = "portal_send_image"

@@ -18,8 +18,8 @@ from tests.stage import Stage
 from tests.waiting import eventually
 
 from letta_matrix.access.principal import Scope
+from letta_matrix.common.tools import ToolCall, ToolResult
 from letta_matrix.runtimes.protocol import TurnRequest
-from letta_matrix.runtimes.tools import ToolCall, ToolResult
 from letta_matrix.toolbox.asking import AskingPeople
 from letta_matrix.toolbox.catalogue import every_tool
 from letta_matrix.toolbox.questions import Questions

@@ -26,15 +26,17 @@ from tests.waiting import Clock, settled, within
 from letta_matrix.access.authenticator import Authenticator
 from letta_matrix.access.principal import Scope
 from letta_matrix.access.secrets import issue
+from letta_matrix.cli.up.stack import Options, Stack, up
+from letta_matrix.cli.up.token import keep_token
 from letta_matrix.common.private_files import write_private
 from letta_matrix.common.program import is_relative, typed
 from letta_matrix.config import Config, load_config
+from letta_matrix.runtimes.keeper.pid_file import KeeperProcess
 from letta_matrix.stack.app_server import Control
 from letta_matrix.stack.bridge_config import write_bridge_files
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.files import keep_secret, write_private_if_changed
 from letta_matrix.stack.homeserver_database import HomeserverDatabase
-from letta_matrix.stack.keeper import KeeperProcess
 from letta_matrix.stack.lock import exclusive
 from letta_matrix.stack.models import (
     ModelChoice,
@@ -50,8 +52,6 @@ from letta_matrix.stack.starter import list_names
 from letta_matrix.stack.state import StackState, read_state, remove_state
 from letta_matrix.stack.summary import Facts, summary
 from letta_matrix.stack.synapse import Synapse
-from letta_matrix.stack.token import keep_token
-from letta_matrix.stack.up import Options, Stack, up
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database
 from letta_matrix.store.tokens import TokenStore

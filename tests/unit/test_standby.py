@@ -14,8 +14,8 @@ from tests.servers import free_port
 
 from letta_matrix.app.seat import PORTS
 from letta_matrix.app.standby import Standby
+from letta_matrix.common.connections.listening import PortTakenError
 from letta_matrix.common.vitals import Trouble
-from letta_matrix.doors.web.listening import PortTakenError
 from letta_matrix.store.leases import Replica
 
 BROKEN = Trouble("the schema is of a later version", "upgrade this replica")

@@ -15,12 +15,12 @@ import pytest
 from tests.servers import free_port, is_running
 from tests.waiting import DEADLINE, Clock, eventually
 
+from letta_matrix.cli.up.stack import Options, Stack
 from letta_matrix.common import log_files
 from letta_matrix.stack import supervisor
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.silence import Silence, status_of
 from letta_matrix.stack.supervisor import Child, Command, ending, pause_before
-from letta_matrix.stack.up import Options, Stack
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from tests.waiting import eventually
 from letta_matrix.access.faults import Fault as Why
 from letta_matrix.access.faults import ToolError
 from letta_matrix.access.principal import TOOL_SCOPES, Principal, Scope
+from letta_matrix.common.tools import ToolCall
 from letta_matrix.portals.provisioning import Known, Provisioning, ProvisioningFault
 from letta_matrix.portals.provisioning import Why as Refusal
-from letta_matrix.runtimes.tools import ToolCall
 from letta_matrix.store.portals import BLOCKED, Contact
 
 OTHER = "+15550000009"

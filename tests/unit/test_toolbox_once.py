@@ -9,8 +9,8 @@ from tests.fake_homeserver import FakeHomeserver
 from tests.toolbox_kit import toolbox_on
 from tests.waiting import within
 
+from letta_matrix.common.tools import ToolCall
 from letta_matrix.matrix.homeserver import Homeserver
-from letta_matrix.runtimes.tools import ToolCall
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database
 

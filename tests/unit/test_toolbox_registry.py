@@ -23,10 +23,10 @@ from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Principal
 from letta_matrix.access.rate_limit import RateLimit
 from letta_matrix.common.json_fields import mapping
+from letta_matrix.common.tools import ToolCall, ToolResult
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.runtimes.tools import ToolCall, ToolResult
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.conversations import ConversationStore

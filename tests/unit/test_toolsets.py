@@ -12,8 +12,8 @@ from tests.toolbox_kit import toolbox_on
 
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Principal, Scope
+from letta_matrix.common.tools import ToolCall, ToolResult
 from letta_matrix.matrix.homeserver import Homeserver
-from letta_matrix.runtimes.tools import ToolCall, ToolResult
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.database import Database

@@ -55,6 +55,7 @@ from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.server_clock import ServerClock
 from letta_matrix.operations.given import Given
 from letta_matrix.operations.registry import operations_with
+from letta_matrix.operations.runtimes_told import RuntimesTold
 from letta_matrix.portals.day_budget import DayBudget
 from letta_matrix.portals.lookout import Lookout
 from letta_matrix.portals.opt_outs import OptOuts
@@ -244,7 +245,7 @@ class App:
     def _given(self) -> Given:
         stores = self.stores
         return Given(
-            config=self.config,
+            bot_user_id=self.config.bot_user_id,
             homeserver=self.homeserver,
             directory=stores.directory,
             runtimes=self.runtimes,
@@ -273,7 +274,7 @@ class App:
         return CommandServices(
             config=self.config,
             directory=stores.directory,
-            runtimes=self.runtimes,
+            runtimes=RuntimesTold(self.runtimes),
             turns=stores.turns,
             conversations=stores.conversations,
             rooms=stores.rooms,

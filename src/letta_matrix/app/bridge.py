@@ -25,10 +25,10 @@ from letta_matrix.app.replicas import Replicas
 from letta_matrix.app.seat import Seat
 from letta_matrix.app.telemetry import check_telemetry, tracing_of
 from letta_matrix.common.connections.descriptors import raise_limit
+from letta_matrix.common.connections.listening import check_free, listen
 from letta_matrix.common.vitals import said
 from letta_matrix.config import Config
 from letta_matrix.config.types import secret_of
-from letta_matrix.doors.web.listening import check_free, listen
 from letta_matrix.matrix.appservice import Appservice
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.runtimes.adapters import make_runtime

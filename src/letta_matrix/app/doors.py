@@ -15,6 +15,7 @@ from letta_matrix.app.assembly import App
 from letta_matrix.app.metric import Metric
 from letta_matrix.common.connections.admission import Connections
 from letta_matrix.common.connections.descriptors import most_connections
+from letta_matrix.common.connections.listening import listen
 from letta_matrix.config import Config
 from letta_matrix.doors.chat.registry import all_commands, listed
 from letta_matrix.doors.mcp.core import Core
@@ -26,7 +27,6 @@ from letta_matrix.doors.web.front import Front
 from letta_matrix.doors.web.health import answer, health_routes
 from letta_matrix.doors.web.in_flight import InFlight
 from letta_matrix.doors.web.lazy import Lazy, Once
-from letta_matrix.doors.web.listening import listen
 from letta_matrix.doors.web.metrics import Shown, metrics_route
 from letta_matrix.doors.web.pages import chat_routes, dashboard_routes, docs_routes
 from letta_matrix.doors.web.server import AsgiServer
@@ -125,6 +125,7 @@ class Doors:
 
     def _api_services(self) -> "ApiServices":
         from letta_matrix.doors.rest.services import Services
+        from letta_matrix.operations.login_tokens import LoginTokens
 
         app, stores = self._app, self._app.stores
         return Services(
@@ -135,7 +136,9 @@ class Doors:
             in_flight=self._in_flight,
             logins=self._logins,
             directory=stores.directory,
-            tokens=stores.tokens,
+            login_tokens=LoginTokens(
+                stores.tokens, app.toolbox.ledger, self._logins, self._config.bot_user_id
+            ),
             turns=stores.turns,
             outbox=stores.outbox,
             approval_store=stores.approvals,

@@ -9,10 +9,10 @@ import structlog
 
 from letta_matrix.app.seat import DRAINING, RUNNING, STANDBY, STARTING, Seat
 from letta_matrix.app.standby import Standby
+from letta_matrix.common.connections.listening import PortTakenError, check_free
 from letta_matrix.common.parts import part
 from letta_matrix.common.waiting import ended, first, is_set
 from letta_matrix.config import Config
-from letta_matrix.doors.web.listening import PortTakenError, check_free
 from letta_matrix.store.database import StoreError
 
 log = structlog.get_logger()

@@ -10,9 +10,9 @@ from letta_matrix.app.request_head import Headers
 from letta_matrix.app.seat import DRAINING, PORTS, RUNNING, Seat
 from letta_matrix.common.connections.admission import Connections
 from letta_matrix.common.connections.descriptors import kept_connections, most_connections
+from letta_matrix.common.connections.listening import PortTakenError, listen
 from letta_matrix.config import Config
 from letta_matrix.doors.web.health import answer
-from letta_matrix.doors.web.listening import PortTakenError, listen
 from letta_matrix.store.leases import Replica
 
 _LOOK = 0.5

@@ -60,7 +60,7 @@ def keeper(
     it is a service beside the App Server: turns in flight survive the loss of the bridge's
     machine, and another bridge goes on with them (`runtimes[].keeper` in its config.yaml).
     """
-    from letta_matrix.stack.keeper import keep
+    from letta_matrix.runtimes.keeper.process import main
 
     given = {
         "--socket": socket,
@@ -71,4 +71,4 @@ def keeper(
         "--idle": idle,
         "--buffer": buffer,
     }
-    sys.exit(keep([f"{name}={value}" for name, value in given.items() if value is not None]))
+    sys.exit(main([f"{name}={value}" for name, value in given.items() if value is not None]))

@@ -21,12 +21,12 @@ from letta_matrix.cli import (
     run,
     sms,
     tokens,
-    up,
     version,
 )
 from letta_matrix.cli.backup import command as backup
 from letta_matrix.cli.doctor import command as doctor
 from letta_matrix.cli.faults import BadInput, Failure
+from letta_matrix.cli.up import command as up
 
 _BAD_INPUT = {
     "letta_matrix.config.faults": "ConfigError",
@@ -36,7 +36,7 @@ _FAILURES = {
     "letta_matrix.cli.backup.faults": "BackupError",
     "letta_matrix.stack.errors": "StackError",
     "letta_matrix.store.database": "StoreError",
-    "letta_matrix.doors.web.listening": "PortTakenError",
+    "letta_matrix.common.connections.listening": "PortTakenError",
 }
 
 app = typer.Typer(

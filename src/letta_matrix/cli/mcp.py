@@ -46,7 +46,7 @@ def mcp(
 
     It passes everything on to a running bridge: the embedded stack's, or the one at --url.
     """
-    from letta_matrix.doors.mcp.relay import Relay, RelayError
+    from letta_matrix.cli.mcp_relay import Relay, RelayError
 
     url = without_password(url, f"give the token in {_TOKEN} or --token-file")
     token = _token(token_file)

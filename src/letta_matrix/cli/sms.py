@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -72,7 +73,7 @@ def status(
     settings = settings_in(config, data)
     found = _ask(settings, lambda line: line.logins())
     if as_json:
-        print(json.dumps([_fields(one) for one in found], indent=2))
+        print(json.dumps([asdict(one) for one in found], indent=2))
     elif not found:
         print("no phone is paired yet: letta-matrix sms login")
     for one in found if not as_json else ():
@@ -95,7 +96,7 @@ def contacts(
     """List whom the phone knows."""
     found = _ask(settings_in(config, data), lambda line: line.contacts())
     if as_json:
-        print(json.dumps([_fields(one) for one in found], indent=2))
+        print(json.dumps([asdict(one) for one in found], indent=2))
         return
     for one in found:
         print(f"{', '.join(one.numbers) or '(no number)'}  {one.name}  {one.user_id}")
@@ -173,9 +174,3 @@ def _from_file(step: "Step", path: Path) -> dict[str, str]:
     if any(not isinstance(given.get(one), str) for one in step.wants):
         raise BadInput(f"{path}: should be a JSON object with {', '.join(step.wants)}")
     return {key: str(value) for key, value in given.items()}
-
-
-def _fields(one: object) -> dict[str, object]:
-    from dataclasses import asdict, is_dataclass
-
-    return asdict(one) if is_dataclass(one) and not isinstance(one, type) else {}

@@ -10,7 +10,6 @@ from typing_extensions import TypedDict
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Scope
 from letta_matrix.common.parts import part
-from letta_matrix.config import Config
 from letta_matrix.conversations import admission
 from letta_matrix.conversations.admission import Admitted
 from letta_matrix.matrix.errors import refusal
@@ -145,7 +144,7 @@ _ARCHIVE = Typed(
 class AgentOperations:
     """What is done with agents at their runtimes, and with their rooms."""
 
-    _config: Config
+    _bot_user_id: str
     _directory: AgentDirectory
     _runtimes: Mapping[str, AgentRuntime]
     _admission: admission.Admission
@@ -189,7 +188,7 @@ class AgentOperations:
         """Let an agent think with another model from now on."""
         agent = await self._meant(caller, params.agent_id)
         runtime = self._runtime(agent.runtime)
-        check_models(runtime)
+        check_models(runtime.name, runtime.capabilities)
         model = chosen(params.model, await runtime.list_models())
         await runtime.set_model(agent.agent_id, model)
         return {"agent_id": agent.agent_id, "model": model}
@@ -225,7 +224,7 @@ class AgentOperations:
         admin = is_admin(caller)
         if not admin and params.user_id != caller.speaker:
             raise ToolError("Only an admin invites somebody else.", Fault.FORBIDDEN)
-        if is_ours(params.user_id, self._config.bot_user_id):
+        if is_ours(params.user_id, self._bot_user_id):
             text = "That is one of us: agents are invited into rooms by people, or by `/rooms`."
             raise ToolError(text, Fault.CONFLICT)
         agent = await self._meant(caller, params.agent_id)

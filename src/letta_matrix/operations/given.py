@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from letta_matrix.config import Config
 from letta_matrix.conversations.admission import Admission
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.matrix.event_bus import EventBus
@@ -39,7 +38,7 @@ class Given:
     from being set up, "" for nothing. Without a phone line there is no `provisioning`.
     """
 
-    config: Config
+    bot_user_id: str
     homeserver: Homeserver
     directory: AgentDirectory
     runtimes: Mapping[str, AgentRuntime]

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.matrix.verbatim import inline_code as code
-from letta_matrix.runtimes.protocol import AgentRuntime
+from letta_matrix.runtimes.protocol import Capabilities
 
 
-def check_models(runtime: AgentRuntime) -> None:
+def check_models(runtime: str, abilities: Capabilities) -> None:
     """Raises ToolError where a runtime keeps its agents' models to itself."""
-    if not runtime.capabilities.models:
+    if not abilities.models:
         raise ToolError(
-            f"The runtime {code(runtime.name)} neither tells nor switches its agents' models: do "
+            f"The runtime {code(runtime)} neither tells nor switches its agents' models: do "
             "that in the runtime itself.",
             Fault.CONFLICT,
         )

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from letta_matrix.access.principal import Scope
+from letta_matrix.operations.runtimes_told import telling_faults
 from letta_matrix.operations.typed import Typed
-from letta_matrix.toolbox.tool import LONGEST_WAIT, Caller, P, Run, Tool, tool
+from letta_matrix.toolbox.tool import LONGEST_WAIT, Caller, P, Result, Run, Tool, tool
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class Operation(Tool[P]):
     shows: str = ""
     mcp: bool = False
     typed: Typed | None = None
+
+    async def carry_out(self, caller: Caller, params: P) -> Result:
+        with telling_faults():
+            return await self.run(caller, params)
 
     @property
     def called(self) -> str:

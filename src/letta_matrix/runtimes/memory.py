@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from letta_matrix.common.tools import ToolCall, ToolHandler, ToolResult, ToolSpec
 from letta_matrix.runtimes.faults import (
     AgentGone,
     RuntimeRefused,
@@ -28,7 +29,6 @@ from letta_matrix.runtimes.protocol import (
     TurnState,
 )
 from letta_matrix.runtimes.speech import Said, Speech
-from letta_matrix.runtimes.tools import ToolCall, ToolHandler, ToolResult, ToolSpec
 
 
 @dataclass(frozen=True, slots=True)

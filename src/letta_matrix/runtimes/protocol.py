@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from letta_matrix.common.tools import ToolHandler, ToolSpec
 from letta_matrix.runtimes.faults import RuntimeRefused
 from letta_matrix.runtimes.speech import Said
-from letta_matrix.runtimes.tools import ToolHandler, ToolSpec
 
 TurnState = Mapping[str, object]
 """What an adapter needs to find a turn again after a crash; JSON, opaque to everybody else."""

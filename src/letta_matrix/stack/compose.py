@@ -27,11 +27,9 @@ from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.registration import registration
 from letta_matrix.stack.silence import status_of
 from letta_matrix.stack.synapse import Synapse, new_signing_key
+from letta_matrix.stack.volumes import Volumes
 
-_ROOT = "root"
 _ADMIN = "secrets/admin.password"
-_BRIDGE_USER, _APP_SERVER_USER, _SYNAPSE_USER, _POSTGRES_USER = 10001, 10002, 991, 999
-_REDIS_USER = 999
 _LOOKS, _PAUSE = 240, 0.5
 _APPSERVICE = "http://letta-matrix:29377"
 _PUBLIC = ("MATRIX_PUBLIC_URL", "LETTA_PUBLIC_URL", "MCP_PUBLIC_URL")
@@ -62,59 +60,6 @@ class Wanted:
             user,
             env.get("MATRIX_ADMIN_PASSWORD") or "",
         )
-
-
-class Volumes:
-    """The volumes of all containers, and whose files are whose."""
-
-    def __init__(self, root: Path, env: Mapping[str, str]) -> None:
-        self.root = root
-        self._users = {
-            "bridge": int(env.get("BRIDGE_UID") or _BRIDGE_USER),
-            "app-server": int(env.get("APP_SERVER_UID") or _APP_SERVER_USER),
-            "synapse": int(env.get("SYNAPSE_UID") or _SYNAPSE_USER),
-            "postgres": int(env.get("POSTGRES_UID") or _POSTGRES_USER),
-            "redis": int(env.get("REDIS_UID") or _REDIS_USER),
-        }
-
-    def path(self, name: str) -> Path:
-        return self.root / name
-
-    def put(self, name: str, text: str, owner: str = _ROOT) -> None:
-        """Write a file that is not there yet, for its owner alone."""
-        path = self.path(name)
-        self._make_folder_of(path)
-        if not path.exists():
-            write_private(path, text)
-        self._give(path, owner)
-
-    def show(self, name: str, text: str) -> None:
-        """Write a file that follows from the settings, for everybody to read."""
-        path = self.path(name)
-        self._make_folder_of(path)
-        path.write_text(text, encoding="utf-8")
-        path.chmod(0o644)
-
-    def secret(self, name: str, owner: str = _ROOT, given: str = "") -> str:
-        """A secret that is made once, unless one is `given`."""
-        self.put(name, (given or secrets.token_urlsafe(32)) + "\n", owner)
-        return self.path(name).read_text(encoding="utf-8").strip()
-
-    def _make_folder_of(self, path: Path) -> None:
-        if not path.parent.exists():
-            path.parent.mkdir(parents=True)
-            path.parent.chmod(0o755)
-
-    def folder(self, name: str, owner: str) -> None:
-        path = self.path(name)
-        path.mkdir(parents=True, exist_ok=True)
-        path.chmod(0o700)
-        os.chown(path, self._users[owner], self._users[owner])
-
-    def _give(self, path: Path, owner: str) -> None:
-        path.chmod(0o600)
-        if owner != _ROOT:
-            os.chown(path, self._users[owner], self._users[owner])
 
 
 def make_files(volumes: Volumes, wanted: Wanted) -> None:

@@ -5,18 +5,17 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from letta_matrix.stack.errors import StackError
+from letta_matrix.stack.volumes import Volumes
 
 if TYPE_CHECKING:
     import psycopg
-
-    from letta_matrix.stack.compose import Volumes
 
 _NAME = "letta_matrix"
 _PASSWORD = "bridge/database.password"  # noqa: S105 - the name of a file
 _LOOKS, _PAUSE = 240, 0.5
 
 
-def make_scale_secrets(volumes: "Volumes") -> None:
+def make_scale_secrets(volumes: Volumes) -> None:
     """Each for its readers."""
     password = volumes.secret("synapse/redis.password", "synapse")
     volumes.put("redis-secret/redis.conf", f'requirepass {password}\nsave ""\n', "redis")
@@ -24,7 +23,7 @@ def make_scale_secrets(volumes: "Volumes") -> None:
     volumes.secret(_PASSWORD, "bridge")
 
 
-async def make_database(volumes: "Volumes", host: str, port: int) -> None:
+async def make_database(volumes: Volumes, host: str, port: int) -> None:
     """The bridges' user and database, unless there already; its password is what `volumes` say.
     Waits two minutes for the server: not every engine knows when a container is ready.
     Raises StackError."""

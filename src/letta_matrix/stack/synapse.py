@@ -21,7 +21,6 @@ import aiohttp
 import yaml
 
 from letta_matrix.common.private_files import write_private
-from letta_matrix.stack.direct_chats import with_rooms
 from letta_matrix.stack.errors import PasswordRefusedError, StackError, TooSoonError
 from letta_matrix.stack.files import keep_secret, write_private_if_changed
 from letta_matrix.stack.homeserver_database import HomeserverDatabase
@@ -304,3 +303,14 @@ def _rate_limits() -> dict[str, object]:
         "rc_joins_per_room": _UNLIMITED,
         "rc_invites": dict.fromkeys(("per_room", "per_user", "per_issuer"), _UNLIMITED),
     }
+
+
+def with_rooms(content: Mapping[str, Any], rooms: Mapping[str, str]) -> dict[str, Any]:
+    """The content of `m.direct` (spec: Direct Messaging) with these rooms by user id, too."""
+    direct = dict(content)
+    for user_id, room_id in rooms.items():
+        known: object = direct.get(user_id)
+        listed = cast("list[object]", known) if isinstance(known, list) else []
+        if room_id not in listed:
+            direct[user_id] = [room_id, *listed]
+    return direct

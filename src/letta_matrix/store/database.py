@@ -89,12 +89,6 @@ def _server_url(configured: str) -> URL:
     return url.update_query_dict({"host": several[2].split(",")})
 
 
-def hosts_of(url: URL) -> str:
-    """The servers that an address names, "" for none."""
-    named = url.query.get("host", ())
-    return url.host or ",".join([named] if isinstance(named, str) else named)
-
-
 def file_of(url: URL) -> Path | None:
     """The file that a database is in, None for one on a server."""
     return None if url.drivername.startswith(_POSTGRES) else Path(str(url.database))

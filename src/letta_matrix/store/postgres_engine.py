@@ -9,7 +9,6 @@ from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine,
 from sqlalchemy.exc import DBAPIError
 
 from letta_matrix.store import postgres_faults as faults
-from letta_matrix.store.database import hosts_of
 from letta_matrix.store.engine import revision_in
 from letta_matrix.store.faults import StoreUnavailable
 
@@ -49,7 +48,7 @@ class PostgresEngine:
     """Seconds in which a server is to come back and tell what has become of a commit."""
 
     def __init__(self, url: URL) -> None:
-        self.place = place_of(url)
+        self.place = faults.place_of(url)
         self.engine = _made(url)
         self._take = ""
         event.listen(self.engine, "connect", self._share)
@@ -153,13 +152,6 @@ class PostgresEngine:
         got = connection.execute(self._take.encode(), (IN_USE,)).fetchone()
         if got != (True,):
             raise faults.in_use(self.place) if self._take == _ALONE else faults.taken(self.place)
-
-
-def place_of(url: URL) -> str:
-    """What a database is called in texts: its server and its name, and nothing that is secret."""
-    host = hosts_of(url) or "localhost"
-    port = f":{url.port}" if url.port else ""
-    return f"PostgreSQL at {host}{port}, database {url.database or url.username or ''}"
 
 
 def _made(url: URL) -> Engine:

@@ -1,7 +1,9 @@
-"""What can be wrong with a PostgreSQL server, in words that say what to do."""
+"""What a PostgreSQL server is called, what can be wrong with it, and what to do then."""
 
 import re
 from collections.abc import Mapping
+
+from sqlalchemy import URL
 
 from letta_matrix.store.faults import StoreDamaged, StoreError, StoreUnavailable, StoreUnsure
 
@@ -66,6 +68,19 @@ _BY_WORDS: tuple[tuple[str, str], ...] = (
     ),
     (r"closed the connection unexpectedly|connection reset|broken pipe|eof detected", _STOPPING),
 )
+
+
+def hosts_of(url: URL) -> str:
+    """The servers that an address names, "" for none."""
+    named = url.query.get("host", ())
+    return url.host or ",".join([named] if isinstance(named, str) else named)
+
+
+def place_of(url: URL) -> str:
+    """What a database is called in texts: its server and its name, and nothing that is secret."""
+    host = hosts_of(url) or "localhost"
+    port = f":{url.port}" if url.port else ""
+    return f"PostgreSQL at {host}{port}, database {url.database or url.username or ''}"
 
 
 def fault_of(error: BaseException, place: str) -> StoreUnavailable:

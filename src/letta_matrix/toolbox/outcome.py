@@ -9,13 +9,6 @@ from mautrix.errors import MatrixRequestError
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
-from letta_matrix.runtimes.faults import (
-    AgentGone,
-    CredentialsRefused,
-    RateLimited,
-    RuntimeFault,
-    RuntimeUnavailable,
-)
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.toolbox.results import sentence
 from letta_matrix.toolbox.tool import Caller, Params, Result, Tool, WriteParams
@@ -43,7 +36,7 @@ async def outcome_of(caller: Caller, tool: Tool[Any], params: Params) -> Result:
     """Run a tool, for as long as it may take. Raises ToolError alone."""
     try:
         async with asyncio.timeout(tool.seconds):
-            return await tool.run(caller, params)
+            return await tool.carry_out(caller, params)
     except ToolError:
         raise
     except TimeoutError as error:
@@ -53,8 +46,6 @@ async def outcome_of(caller: Caller, tool: Tool[Any], params: Params) -> Result:
         # It may have got the request; only its answer may be lost.
         text = _AWAY if tool.read_only else _uncertain(caller, params, _MAYBE)
         raise ToolError(text, Fault.UNAVAILABLE) from error
-    except RuntimeFault as error:
-        raise _of_runtime(error) from error
     except StoreUnavailable as error:
         raise ToolError(NO_DATABASE, Fault.UNAVAILABLE) from error
     except MatrixRequestError as error:
@@ -63,16 +54,6 @@ async def outcome_of(caller: Caller, tool: Tool[Any], params: Params) -> Result:
     except Exception as error:
         log.error("a tool failed", who=caller.principal.key, tool=tool.name, exc_info=error)
         raise ToolError(_BROKEN, Fault.FAILED) from error
-
-
-def _of_runtime(error: RuntimeFault) -> ToolError:
-    """What a runtime says, for whoever called."""
-    text = str(error) or type(error).__name__
-    if isinstance(error, RateLimited):
-        return ToolError(text, Fault.UNAVAILABLE, retry_after=error.retry_after)
-    if isinstance(error, RuntimeUnavailable | CredentialsRefused):
-        return ToolError(text, Fault.UNAVAILABLE)
-    return ToolError(text, Fault.NOT_FOUND if isinstance(error, AgentGone) else Fault.REFUSED)
 
 
 def _uncertain(caller: Caller, params: Params, text: str) -> str:

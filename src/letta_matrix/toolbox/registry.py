@@ -17,11 +17,11 @@ from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.access.rate_limit import RateLimit
 from letta_matrix.common import clock
+from letta_matrix.common.tools import ToolCall, ToolHandler, ToolResult, ToolSpec
 from letta_matrix.config import Config
 from letta_matrix.matrix.event_bus import EventBus
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.runtimes.tools import ToolCall, ToolHandler, ToolResult, ToolSpec
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.audit import AuditEntry, AuditStore, fingerprint
 from letta_matrix.store.conversations import ConversationStore

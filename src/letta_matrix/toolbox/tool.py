@@ -210,6 +210,10 @@ class Tool(Generic[P]):
             told = [self._fault(fault) for fault in faults[:_SHOWN]]
             raise ToolError(f"Wrong arguments for {self.name}: {'; '.join(told)}.") from error
 
+    async def carry_out(self, caller: Caller, params: P) -> Result:
+        """Run it. Raises ToolError, and whatever else goes wrong."""
+        return await self.run(caller, params)
+
     def _fault(self, fault: Mapping[str, Any]) -> str:
         field = cut(".".join(str(part) for part in fault["loc"]), 60)
         if fault["type"] == "missing":

@@ -8,9 +8,9 @@ from tests.integration.toolbox.readers import Read, fault_of, say, texts
 from tests.integration.toolbox.toolbox_bench import Bench
 
 from letta_matrix.access.faults import Fault
+from letta_matrix.common.tools import ToolCall
 from letta_matrix.matrix.content import edit_content, text_content
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.runtimes.tools import ToolCall
 from letta_matrix.store.agents import Agent
 
 

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from letta_matrix.cli.doctor.subject import Subject
-from letta_matrix.doors.web.listening import PortTakenError, listen
+from letta_matrix.common.connections.listening import PortTakenError, listen
 from letta_matrix.matrix.appservice import Appservice
 
 

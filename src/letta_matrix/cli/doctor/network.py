@@ -10,6 +10,7 @@ from letta_matrix.cli.doctor import tls
 from letta_matrix.cli.doctor.check import check
 from letta_matrix.cli.doctor.finding import Finding, Findings, fine, trouble, warning
 from letta_matrix.cli.doctor.subject import Subject, is_here, is_private
+from letta_matrix.common.connections.listening import PortTakenError, check_free
 from letta_matrix.common.side_by_side import side_by_side
 from letta_matrix.config import (
     AppServerRuntime,
@@ -19,7 +20,6 @@ from letta_matrix.config import (
     OpenAICompatibleRuntime,
     Runtime,
 )
-from letta_matrix.doors.web.listening import PortTakenError, check_free
 
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 _HTTPS = 443

@@ -17,8 +17,8 @@ from letta_matrix.runtimes.app_server.keepers import remote_keeper
 from letta_matrix.runtimes.app_server.look import MOST, count_agents, version_of
 from letta_matrix.runtimes.faults import CredentialsRefused, RuntimeFault
 from letta_matrix.runtimes.keeper.local import MAX_SOCKET_PATH
+from letta_matrix.runtimes.keeper.pid_file import KeeperProcess
 from letta_matrix.runtimes.keeper.places import KeeperFault
-from letta_matrix.stack.keeper import KeeperProcess
 
 _AGENTS_AWAY = "its agents answer nobody, and say once that they cannot be reached"
 

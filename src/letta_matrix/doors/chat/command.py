@@ -12,7 +12,6 @@ from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.operations.records import Agent, Place, Turn, TurnStatus
 from letta_matrix.operations.typed import Argument, Where
-from letta_matrix.runtimes.protocol import AgentRuntime
 
 Value = str | int | bool
 
@@ -113,21 +112,11 @@ class CommandContext:
         """Where the command was given, for one of the agents."""
         return Place(agent.agent_id, self.turn.room_id, self.turn.thread_id)
 
-    def runtime_of(self, agent: Agent) -> AgentRuntime:
-        """Raises CommandFault."""
-        runtime = self.services.runtimes.get(agent.runtime)
-        if runtime is None:
-            raise CommandFault(
-                f"The runtime {code(agent.runtime)} is no longer configured: its agents answer "
-                "again once `runtimes` has it."
-            )
-        return runtime
-
 
 Handler = Callable[[CommandContext], Awaitable[str | None]]
 """Does a command and returns what to answer, as Markdown; nothing is answered to None.
 
-Raises CommandFault, ToolError, RuntimeFault or StoreUnavailable. It may run again after a crash."""
+Raises CommandFault, ToolError or StoreUnavailable. It may run again after a crash."""
 
 
 Run = TypeVar("Run", bound=Handler)

@@ -3,17 +3,16 @@
 from collections import Counter
 from typing import Any
 
+from letta_matrix.access.faults import ToolError
 from letta_matrix.conversations.approval_text import named, short_key
 from letta_matrix.doors.chat.command import CommandContext, CommandFault, command
 from letta_matrix.doors.chat.overview import active, room_link
-from letta_matrix.doors.chat.settings import current_model
 from letta_matrix.doors.chat.texts import counted, label, name_of
 from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.matrix.verbatim import link
 from letta_matrix.operations.records import Agent
 from letta_matrix.operations.typed import Argument, Kind, Where
-from letta_matrix.runtimes.faults import RuntimeFault
 from letta_matrix.toolbox.finding import find_agent
 
 _ADMIN: dict[str, Any] = {"permission": "admin", "scope": Where.MANAGEMENT}
@@ -104,6 +103,6 @@ def agent_meant(context: CommandContext) -> Agent:
 
 async def _model(context: CommandContext, agent: Agent) -> str:
     try:
-        return code(await current_model(context, agent) or "unknown")
-    except (CommandFault, RuntimeFault) as error:
+        return code(await context.services.runtimes.model(agent) or "unknown")
+    except ToolError as error:
         return f"unknown ({code(str(error), limit=300)})"

@@ -116,10 +116,10 @@ async def _doing(context: CommandContext, agent: Agent) -> str:
 
 
 async def _conversation(context: CommandContext, agent: Agent) -> str:
-    runtime = context.services.runtimes.get(agent.runtime)
-    if runtime is None:
+    runtimes = context.services.runtimes
+    if agent.runtime not in runtimes.names:
         return "none, as the runtime is no longer configured"
-    if not runtime.capabilities.conversations:
+    if not runtimes.abilities(agent).conversations:
         return "the agent's single history"
     place = context.place_of(agent)
     for one in await context.services.conversations.all_in(agent.agent_id, place.room_id):
@@ -131,15 +131,10 @@ async def _conversation(context: CommandContext, agent: Agent) -> str:
 
 
 def _overall_status(context: CommandContext) -> str:
-    services = context.services
+    names = context.services.runtimes.names
     runtimes = [agent.runtime for agent in active(context)]
-    lines = [
-        f"{counted(len(runtimes), 'agent')} in {counted(len(services.runtimes), 'runtime')}:",
-        "",
-    ]
-    lines += [
-        f"- {code(name)}: {counted(runtimes.count(name), 'agent')}" for name in services.runtimes
-    ]
+    lines = [f"{counted(len(runtimes), 'agent')} in {counted(len(names), 'runtime')}:", ""]
+    lines += [f"- {code(name)}: {counted(runtimes.count(name), 'agent')}" for name in names]
     return "\n".join(lines)
 
 

@@ -26,8 +26,8 @@ from letta_matrix.operations.records import (
     Turn,
     TurnStatus,
 )
+from letta_matrix.operations.runtimes_told import SAID
 from letta_matrix.operations.typed import Where
-from letta_matrix.runtimes.faults import RuntimeFault
 
 log = structlog.get_logger()
 
@@ -99,8 +99,6 @@ class CommandRunner:
             answer = str(fault)
         except ToolError as error:
             answer = _refusal(error, name)
-        except RuntimeFault as fault:
-            answer = _failed(fault, name)
         return None if self._is_silent(turn) else answer
 
     def _command(self, name: str, role: Role, agents: Sequence[Agent]) -> Command:
@@ -146,7 +144,7 @@ def _refusal(error: ToolError, command: str) -> str:
     match cause:
         case StoreUnavailable() | HomeserverUnavailable() | TimeoutError():
             raise cause from error
-        case RuntimeFault() | MatrixRequestError():
+        case _ if isinstance(cause, MatrixRequestError) or error.detail == SAID:
             return _failed(error, command)
         case _ if error.fault is Fault.FAILED:
             raise cause or error

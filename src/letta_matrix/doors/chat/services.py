@@ -1,6 +1,6 @@
 """What commands may use of the rest of the bridge."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from letta_matrix.common.vitals import Vitals
@@ -16,7 +16,7 @@ from letta_matrix.operations.records import (
     Rooms,
     TurnStore,
 )
-from letta_matrix.runtimes.protocol import AgentRuntime
+from letta_matrix.operations.runtimes_told import RuntimesTold
 from letta_matrix.toolbox.registry import Toolbox
 
 
@@ -33,7 +33,7 @@ class CommandServices:
 
     config: Config
     directory: AgentDirectory
-    runtimes: Mapping[str, AgentRuntime]
+    runtimes: RuntimesTold
     turns: TurnStore
     conversations: ConversationStore
     rooms: Rooms

@@ -15,16 +15,15 @@ _MODELS_LISTED = 30
 @command(Argument("NAME", Kind.TEXT), aliases=("models",))
 async def model(context: CommandContext) -> str:
     """Tells the agent's model and which others there are; an admin switches it with a name."""
-    agent = context.agent
-    runtime = context.runtime_of(agent)
-    check_models(runtime)
+    agent, runtimes = context.agent, context.services.runtimes
+    check_models(agent.runtime, runtimes.abilities(agent))
     wanted = context.arguments.text("NAME")
     if wanted and not context.is_admin:
         raise CommandFault("Only an admin may switch an agent's model; `!model` tells which it is.")
     if wanted:
         done = await context.do("agents.set_model", agent_id=agent.agent_id, model=wanted)
         return f"{name_of(agent)} thinks with {code(done['model'])} from now on."
-    available, current = await runtime.list_models(), await current_model(context, agent)
+    available, current = await runtimes.models(agent), await runtimes.model(agent)
     return f"{name_of(agent)} thinks with {code(current or 'unknown')}.{_listed(available)}"
 
 
@@ -53,19 +52,13 @@ async def resume(context: CommandContext) -> str:
     return f"{_names(context.agents)} answers here again."
 
 
-async def current_model(context: CommandContext, agent: Agent) -> str:
-    """An agent's model, "" if its runtime does not tell. Raises RuntimeFault."""
-    listing = await context.runtime_of(agent).list_agents()
-    return next((info.model for info in listing if info.agent_id == agent.agent_id), "")
-
-
 async def _change(context: CommandContext, **changes: bool) -> None:
     for agent in context.agents:
         await context.do("rooms.set", step=agent.agent_id, agent_id=agent.agent_id, **changes)
 
 
 def _tool_activity(context: CommandContext, agent: Agent) -> str:
-    if not context.runtime_of(agent).capabilities.tools:
+    if not context.services.runtimes.abilities(agent).tools:
         return f"The runtime {code(agent.runtime)} does not tell which tools {name_of(agent)} uses."
     shown = context.services.rooms.settings(agent.agent_id, context.turn.room_id).tool_activity
     if shown is None:

@@ -17,8 +17,8 @@ _LISTED = 20
 @command(aliases=("reset",))
 async def new(context: CommandContext) -> str:
     """Starts a new conversation with the next message; in a thread, that of the thread."""
-    agents = context.agents
-    able = [one for one in agents if context.runtime_of(one).capabilities.conversations]
+    agents, runtimes = context.agents, context.services.runtimes
+    able = [one for one in agents if runtimes.abilities(one).conversations]
     done = [await _do(context, "leave", agent) for agent in able or agents[:1]]
     if any(one["left"] for one in done):
         return "Your next message starts a new conversation. `!conversations` leads back."
@@ -29,7 +29,7 @@ async def new(context: CommandContext) -> str:
 async def conversations(context: CommandContext) -> str:
     """Lists the conversations had here; with a number, returns to that one."""
     agent, number = context.agent, context.arguments.number("N")
-    context.runtime_of(agent)
+    context.services.runtimes.abilities(agent)
     if number is not None:
         done = await _do(context, "return", agent, number=number)
         return _returned(done, await context.horizon(agent))

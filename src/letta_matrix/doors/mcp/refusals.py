@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from letta_matrix.access.guard import Refused
 from letta_matrix.access.metadata import challenge
 from letta_matrix.access.refusals import IdentityUnavailable, TooOften, Unauthorized
-from letta_matrix.doors.mcp.frames import NOT_ADMITTED, NOT_NOW, TOO_OFTEN
+from letta_matrix.common.mcp_frames import NOT_ADMITTED, NOT_NOW, TOO_OFTEN
 from letta_matrix.doors.web.in_flight import TooMuchInFlight
 from letta_matrix.operations.records import StoreUnavailable
 

@@ -14,9 +14,9 @@ from starlette.websockets import WebSocket
 from letta_matrix.access.authenticator import bearer_of
 from letta_matrix.access.guard import mcp_guard
 from letta_matrix.common.connections.admission import Connections
+from letta_matrix.common.mcp_frames import LARGEST, SUBPROTOCOL
 from letta_matrix.doors.mcp.caller import TOOLSET, toolset_in
 from letta_matrix.doors.mcp.core import Core
-from letta_matrix.doors.mcp.frames import LARGEST, SUBPROTOCOL
 from letta_matrix.doors.mcp.http import PATH, nothing_here, peer_of, to_read
 from letta_matrix.doors.mcp.refusals import REFUSED, Refusal, refusal_of
 from letta_matrix.doors.mcp.services import Services

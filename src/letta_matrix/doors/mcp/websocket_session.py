@@ -18,8 +18,8 @@ from pydantic_core import PydanticSerializationError
 from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from letta_matrix.common import mcp_frames as frames
 from letta_matrix.common.parts import part
-from letta_matrix.doors.mcp import frames
 from letta_matrix.doors.mcp.caller import PRINCIPAL, TOOLSET
 from letta_matrix.doors.mcp.refusals import REFUSED
 from letta_matrix.doors.mcp.rpc_errors import refused

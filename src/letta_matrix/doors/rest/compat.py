@@ -21,7 +21,7 @@ from letta_matrix.doors.rest.compat_door import (
     check_homeserver,
     compatible_router,
 )
-from letta_matrix.doors.rest.compat_login import LIFETIME, Logins
+from letta_matrix.doors.rest.compat_login import Logins
 from letta_matrix.doors.rest.compat_models import (
     CompatGet,
     CompatLoggedIn,
@@ -38,6 +38,7 @@ from letta_matrix.doors.rest.compat_models import (
 from letta_matrix.doors.rest.problems import FROM_TOOLS, Problem, may
 from letta_matrix.doors.rest.security import Api, needs, peer_of
 from letta_matrix.doors.rest.services import Services
+from letta_matrix.operations.login_tokens import LIFETIME
 
 _MOST_ROOMS = 200
 _RECENT_ROOMS = 50
@@ -64,7 +65,7 @@ async def login(request: Request, api: Api, wish: CompatLogin) -> CompatLoggedIn
     check_homeserver(api, wish.homeserver)
     logins: Logins = request.app.state.logins
     done = await logins.login(wish.user_id, wish.password, peer_of(request))
-    scopes = ", ".join(done.token.scopes)
+    scopes = ", ".join(done.scopes)
     return CompatLoggedIn(
         success=True,
         access_token=done.secret,

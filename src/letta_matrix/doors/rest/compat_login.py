@@ -8,7 +8,6 @@ still counts.
 
 import asyncio
 import re
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,23 +18,15 @@ from letta_matrix.access.accounts import Accounts
 from letta_matrix.access.authenticator import TooOften
 from letta_matrix.access.login_limits import LoginLimits
 from letta_matrix.access.login_sessions import LoginSession
-from letta_matrix.access.principal import Scope
 from letta_matrix.access.route import route_to
-from letta_matrix.access.secrets import issue
 from letta_matrix.common.json_fields import items
 from letta_matrix.doors.rest.calling import DOOR
 from letta_matrix.doors.rest.problems import Problem
 from letta_matrix.doors.rest.services import Services
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.identifiers import is_ours
-from letta_matrix.store.audit import AuditEntry, fingerprint
-from letta_matrix.store.tokens import AccessToken
-from letta_matrix.toolbox.tool import Result
 
 log = structlog.get_logger()
-
-LIFETIME = 86_400.0
-"""Seconds that a token of a login is accepted."""
 
 SESSION_NAME = "letta-matrix /login"
 """What people see the session called among their own; signed out, the token ends."""
@@ -57,11 +48,11 @@ _AWAY = "The homeserver does not answer now. Try again in a minute."
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A login that was accepted: whose, and the token it is good for."""
+    """A login that was accepted: whose, and the token it is good for, with its scopes."""
 
     user_id: str
     secret: str
-    token: AccessToken
+    scopes: tuple[str, ...]
 
 
 class Logins:
@@ -104,44 +95,16 @@ class Logins:
         return self._services.logins.begin(str(answer.get("user_id")), given)
 
     async def _granted(self, session: LoginSession) -> Login:
+        user_id = session.user_id
         try:
-            secret, token = await self._issued(session)
-            await self._services.logins.keep(session, token)
+            role = self._role(user_id)
+            rooms = None if role == "admin" else await self._shared(session)
+            secret, token = await self._services.login_tokens.make(session, rooms, DOOR)
         except BaseException:
             await asyncio.shield(self._services.logins.end(session))
             raise
-        return Login(session.user_id, secret, token)
-
-    async def _issued(self, session: LoginSession) -> tuple[str, AccessToken]:
-        user_id = session.user_id
-        role = self._role(user_id)
-        scopes, limited = frozenset(Scope), None
-        if role != "admin":
-            scopes, limited = frozenset({Scope.READ}), await self._shared(session)
-        secret, token = issue(
-            agent_id="",
-            scopes=scopes,
-            rooms=limited,
-            label=f"login of {user_id}",
-            lifetime=LIFETIME,
-            user_id=user_id,
-        )
-
-        async def add(_: bool) -> Result:
-            await self._services.tokens.add(token)
-            return {}
-
-        entry = AuditEntry(
-            principal=f"user:{user_id}",
-            user_id=self._config.bot_user_id,
-            door=DOOR,
-            tool="login",
-            fingerprint=fingerprint({"user_id": user_id}),
-            at=time.time(),
-        )
-        await self._services.toolbox.ledger.run(entry, add)
         log.info("a person logged in", user=user_id, role=role, token=token.token_id)
-        return secret, token
+        return Login(user_id, secret, token.scopes)
 
     async def _shared(self, session: LoginSession) -> frozenset[str]:
         """A person's rooms that the bot is in, too."""

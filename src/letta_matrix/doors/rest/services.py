@@ -9,8 +9,8 @@ from letta_matrix.access.login_sessions import LoginSessions
 from letta_matrix.config import Config
 from letta_matrix.doors.web.in_flight import InFlight
 from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.operations.login_tokens import LoginTokens
 from letta_matrix.operations.records import AgentDirectory, ApprovalStore, Outbox, Turn, TurnStore
-from letta_matrix.store.tokens import TokenStore
 from letta_matrix.toolbox.registry import Toolbox
 
 
@@ -26,7 +26,7 @@ class Services:
     in_flight: InFlight
     logins: LoginSessions
     directory: AgentDirectory
-    tokens: TokenStore
+    login_tokens: LoginTokens
     turns: TurnStore
     outbox: Outbox
     approval_store: ApprovalStore

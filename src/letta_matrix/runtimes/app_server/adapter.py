@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 from letta_matrix.common import clock
 from letta_matrix.common.json_fields import Json, as_list, id_of, items, mapping
+from letta_matrix.common.tools import ToolHandler, ToolSpec
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server.activity import Activity
 from letta_matrix.runtimes.app_server.connection import Connection
@@ -36,7 +37,6 @@ from letta_matrix.runtimes.protocol import (
     TurnState,
 )
 from letta_matrix.runtimes.speech import Said
-from letta_matrix.runtimes.tools import ToolHandler, ToolSpec
 
 PAGE = 100
 LOOK_EVERY = 2.0

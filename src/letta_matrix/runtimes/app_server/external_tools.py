@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import structlog
 
 from letta_matrix.common.json_fields import Json, mapping
+from letta_matrix.common.tools import ToolCall, ToolHandler, ToolResult, ToolSpec
 from letta_matrix.runtimes.app_server.frames import IDLE, Scope, scope_of
-from letta_matrix.runtimes.tools import ToolCall, ToolHandler, ToolResult, ToolSpec
 
 LONGEST_CALL = 300_000
 """Milliseconds that the App Server waits for an answer, the most it allows; after that the agent

@@ -18,6 +18,7 @@ from letta_matrix.common.connections.known_servers import (
 )
 from letta_matrix.common.waiting import unless
 from letta_matrix.config import Config
+from letta_matrix.runtimes.keeper.pid_file import KeeperProcess
 from letta_matrix.stack.agents_home import AgentsHome
 from letta_matrix.stack.bridge_config import (
     PID_FILES,
@@ -26,11 +27,9 @@ from letta_matrix.stack.bridge_config import (
     write_bridge_files,
 )
 from letta_matrix.stack.data import default_data_directory, make_data_directory
-from letta_matrix.stack.direct_chats import rooms_of_agents
 from letta_matrix.stack.errors import PasswordRefusedError, StackError
 from letta_matrix.stack.files import keep_secret, writing_in
 from letta_matrix.stack.held_ports import HeldPorts
-from letta_matrix.stack.keeper import KeeperProcess
 from letta_matrix.stack.lock import exclusive
 from letta_matrix.stack.models import ModelChoice, Wanted, check_wanted
 from letta_matrix.stack.ports import Ports
@@ -40,7 +39,6 @@ from letta_matrix.stack.state import ACCESS_FILE, ADMIN, StackState, remove_stat
 from letta_matrix.stack.summary import Facts, summary
 from letta_matrix.stack.supervisor import Announce, Child, Command
 from letta_matrix.stack.synapse import SERVER_NAME, Synapse
-from letta_matrix.stack.token import keep_token
 
 _DEVICE = "letta-matrix-up"
 _START_TIMEOUT = 120.0
@@ -137,6 +135,9 @@ class Stack:
         password = keep_secret(self._data / "admin.password", length=12)
         agents, model = await self._start_servers(choice, password, config)
         await self._start_bridge(config)
+        # The servers start the sooner for it that this is not loaded before them.
+        from letta_matrix.cli.up.token import keep_token
+
         # The bridge has made the database ready for it.
         access = await keep_token(self._data / ACCESS_FILE, config)
         self._config = config
@@ -263,6 +264,8 @@ class Stack:
         """Let the admin's clients show the agents' rooms as chats with them."""
         if self._config is None:
             return
+        from letta_matrix.cli.up.bridge_store import rooms_of_agents
+
         try:
             rooms = await rooms_of_agents(self._config)
             await self._synapse.mark_direct(self._http, access, self._admin, rooms)

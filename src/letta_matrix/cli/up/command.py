@@ -51,9 +51,9 @@ def up(
     keeps everything.
     """
     from letta_matrix.cli.backup.unfinished import check_whole
+    from letta_matrix.cli.up.stack import Options
+    from letta_matrix.cli.up.stack import up as run_up
     from letta_matrix.stack.models import Wanted
-    from letta_matrix.stack.up import Options
-    from letta_matrix.stack.up import up as run_up
 
     if is_typed(context, "model_api_key"):
         warn(f"--model-api-key on the command line is seen by every user (`ps`); use {_KEY_PLACES}")

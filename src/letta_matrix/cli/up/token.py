@@ -2,16 +2,13 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from letta_matrix.access.principal import Scope
+from letta_matrix.access.secrets import is_secret_of, issue, token_id_of
+from letta_matrix.cli.up.bridge_store import database_of
 from letta_matrix.common.private_files import write_private
 from letta_matrix.config import Config
-from letta_matrix.stack.bridge_store import database_of
-
-if TYPE_CHECKING:
-    from letta_matrix.store.tokens import TokenStore
-
-_LABEL = "letta-matrix up"
+from letta_matrix.store.tokens import TokenStore
 
 
 async def keep_token(path: Path, config: Config) -> str:
@@ -20,8 +17,6 @@ async def keep_token(path: Path, config: Config) -> str:
 
     The bridge may have its database open meanwhile. Raises StackError.
     """
-    from letta_matrix.store.tokens import TokenStore
-
     async with database_of(config, "no token can be made") as database:
         store = TokenStore(database)
         kept = _read(path)
@@ -32,9 +27,7 @@ def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
 
 
-async def _is_accepted(text: str, store: "TokenStore") -> bool:
-    from letta_matrix.access.secrets import is_secret_of, token_id_of
-
+async def _is_accepted(text: str, store: TokenStore) -> bool:
     token_id = token_id_of(text)
     token = None if token_id is None else await store.get(token_id)
     if token is None or not is_secret_of(text, token) or token.revoked_at is not None:
@@ -42,11 +35,8 @@ async def _is_accepted(text: str, store: "TokenStore") -> bool:
     return token.expires_at is None or token.expires_at > time.time()
 
 
-async def _new(path: Path, store: "TokenStore") -> str:
-    from letta_matrix.access.principal import Scope
-    from letta_matrix.access.secrets import issue
-
-    text, token = issue(agent_id="", scopes=frozenset(Scope), label=_LABEL)
+async def _new(path: Path, store: TokenStore) -> str:
+    text, token = issue(agent_id="", scopes=frozenset(Scope), label="letta-matrix up")
     # The file first: a token that nobody has would stay for ever.
     write_private(path, text + "\n")
     await store.add(token)

@@ -1,6 +1,6 @@
 """letta-matrix with in-memory agents that do what they are told.
 
-Runs as `python -m bench.scripted_bridge CONFIG`. The first word of a message decides:
+Runs as `python -m tests.stub_agents CONFIG`. The first word of a message decides:
 
     slow:N           N words, one every 0.1 s, as the stub model says them
     approval         asks whether a tool may run; the reply tells when it asked and was answered

@@ -5,20 +5,12 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from letta_matrix.common.lock_files import is_held
 from letta_matrix.runtimes.keeper import wire
 
 _TIMEOUT = 5.0
-
-
-def keep(arguments: Sequence[str]) -> int:
-    """Be the keeper; its exit status. `arguments` are those of `letta_matrix.runtimes.keeper`."""
-    from letta_matrix.runtimes.keeper.process import main
-
-    return main(arguments)
 
 
 class KeeperProcess:
@@ -88,8 +80,7 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 def _lives(pid: int) -> bool:
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, 0)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
+        return True
+    return False

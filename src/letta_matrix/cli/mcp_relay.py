@@ -17,10 +17,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, W
 from websockets.typing import Subprotocol
 
 from letta_matrix.common import clock
+from letta_matrix.common import mcp_frames as frames
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.program import starting, typed
 from letta_matrix.common.waiting import is_set
-from letta_matrix.doors.mcp import frames
 
 _LOST = (
     "The connection to the bridge was lost. What you asked for may have happened or not: call "
