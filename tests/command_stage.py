@@ -36,6 +36,7 @@ from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.database import Database
 from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
+from letta_matrix.store.leases import Replica
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.places import Place
 from letta_matrix.store.portals import PortalBook
@@ -71,6 +72,7 @@ class Stage:
         self.runtimes = {"memory": self.runtime}
         self.running: list[Turn] = []
         self.vitals = Vitals()
+        self.replicas: list[Replica] = []
         self.archived: list[str] = []
         self.syncs = 0
         self.homeserver = homeserver
@@ -96,7 +98,7 @@ class Stage:
             self.approvals,
             self.toolbox_for(config),
             self.vitals,
-            lambda: [],
+            lambda: self.replicas,
             lambda agent_id: "its room is gone" if agent_id == "agent-2" else "",
             lambda place: sum(turn.place == place for turn in self.running),
             Roster(self.homeserver),

@@ -141,7 +141,7 @@ async def test_a_tool_is_approved(dashboard: Dashboard, world: World, ada: Room)
 
 
 class Seat:
-    """Where this bridge is one of two, and the other one is not heard of."""
+    """Where this bridge is one of three: one is not heard of, one does not reach the homeserver."""
 
     holds = True
     epoch = 2
@@ -151,7 +151,9 @@ class Seat:
         there = {"replica": "two", "address": "bridge-2:8004", "version": "0.1.0"}
         here |= {"state": "active", "seen_seconds_ago": 0.1}
         there |= {"state": "silent", "seen_seconds_ago": 90.0}
-        return {"replica": "one", "state": "active", "epoch": 2, "replicas": [here, there]}
+        cut = {**here, "replica": "three", "address": "bridge-3:8004"}
+        cut |= {"state": "standby", "reaches_homeserver": False}
+        return {"replica": "one", "state": "active", "epoch": 2, "replicas": [here, there, cut]}
 
 
 async def test_replicas_are_listed(
@@ -166,6 +168,9 @@ async def test_replicas_are_listed(
     silent = checks.filter(has_text="bridge-2:8004")
     await expect(silent).to_contain_text("silent, version 0.1.0, last heard of")
     await expect(silent).to_have_class("check warning")
+    cut = checks.filter(has_text="bridge-3:8004")
+    await expect(cut).to_contain_text("standby, does not reach the homeserver, version 0.1.0")
+    await expect(cut).to_have_class("check warning")
 
 
 async def test_a_token_is_made_and_revoked(dashboard: Dashboard, world: World) -> None:

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import psycopg
 import pytest
@@ -12,13 +14,13 @@ from tests.builders import config_for
 from tests.waiting import eventually
 
 from letta_matrix.app import seat as seat_module
-from letta_matrix.app.seat import Seat
+from letta_matrix.app.seat import RUNNING, STANDBY, Seat
 from letta_matrix.store.database import HEAD, Database, StoreUnavailable
 from letta_matrix.store.faults import LeaseLost
 from letta_matrix.store.fence import Fence
 from letta_matrix.store.leases import now
 from letta_matrix.store.meta import Meta
-from letta_matrix.store.schema import leases
+from letta_matrix.store.schema import leases, replicas
 
 NewSeat = Callable[..., Seat]
 _BEFORE = text("UPDATE alembic_version SET version_num = '0009'")
@@ -49,6 +51,10 @@ async def database(postgres_url: URL) -> AsyncGenerator[Database]:
     database = Database(postgres_url)
     yield database
     await database.close()
+
+
+def replicas_in(told: dict[str, object]) -> list[dict[str, Any]]:
+    return cast("list[dict[str, Any]]", told["replicas"])
 
 
 async def lapse(database: Database) -> None:
@@ -271,6 +277,124 @@ async def test_an_older_schema_waits_for_who_knows_it(
     await lapse(database)
     await newer.look()
     assert newer.holds
+
+
+@dataclass
+class Way:
+    """One that was found to lead to the homeserver for a while, or not to, or neither."""
+
+    reaches: bool | None
+
+
+def looked(*ways: tuple[Seat, bool | None]) -> None:
+    for seat, reaches in ways:
+        seat.way = Way(reaches)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+async def two(new_seat: NewSeat) -> tuple[Seat, Seat]:
+    """One that acts, and one that stands by."""
+    acts, other = new_seat(), new_seat()
+    await acts.open()
+    await other.open()
+    acts.state = RUNNING
+    return acts, other
+
+
+async def test_who_is_cut_off_makes_way_for_one_who_is_not(new_seat: NewSeat) -> None:
+    acts, other = await two(new_seat)
+    looked((acts, False), (other, True))
+    await other.look()
+    await acts.look()
+    assert acts.outdone.is_set()
+    # It ends in its own time, and holds the seat until then.
+    await other.look()
+    await acts.look()
+    assert (acts.holds, other.holds) == (True, False)
+    await acts.let_go(for_good=False)
+    acts.wants, acts.state = True, STANDBY
+    await acts.look()
+    assert not acts.holds
+    await other.look()
+    assert (other.holds, other.epoch) == (True, 2)
+    other.state = RUNNING
+    for seat in (acts, other):
+        await seat.look()
+        assert not seat.outdone.is_set()
+    reached = {one["replica"]: one["reaches_homeserver"] for one in replicas_in(other.told())}
+    assert reached == {acts.replica_id: False, other.replica_id: None}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(False, False), (False, None), (None, True), (True, True), (True, False)],
+)
+async def test_who_acts_goes_on_where_no_other_is_better(
+    new_seat: NewSeat, ours: bool | None, theirs: bool | None
+) -> None:
+    acts, other = await two(new_seat)
+    looked((acts, ours), (other, theirs))
+    await other.look()
+    await acts.look()
+    assert not acts.outdone.is_set()
+    assert acts.holds
+
+
+@pytest.mark.parametrize("why", ["silent", "has let go", "of another schema"])
+async def test_nobody_makes_way_for_one_who_could_not_act(
+    new_seat: NewSeat, database: Database, why: str
+) -> None:
+    acts, other = await two(new_seat)
+    looked((acts, False), (other, True))
+    await other.look()
+    if why == "silent":
+        theirs = replicas.c.replica_id == other.replica_id
+        await database.execute(update(replicas).where(theirs).values(seen_at=now() - 601))
+    elif why == "has let go":
+        await other.let_go(for_good=False)
+        await other.look()
+    else:
+        await database.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        await other.look()
+        await database.execute(_NEWEST)
+        await other.look()
+        # By now it knows better, and says so the next time.
+    await acts.look()
+    assert not acts.outdone.is_set()
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "is_left"),
+    [(False, True, True), (None, True, True), (True, True, False), (False, False, False)],
+)
+async def test_a_free_seat_is_left_to_who_reaches_the_homeserver(
+    new_seat: NewSeat, database: Database, ours: bool | None, theirs: bool | None, is_left: bool
+) -> None:
+    acts, other = await two(new_seat)
+    looked((acts, ours), (other, theirs))
+    await other.look()
+    await acts.look()
+    await acts.let_go(for_good=False)
+    acts.wants, acts.state = True, STANDBY
+    await acts.look()
+    assert acts.holds is not is_left
+    await other.look()
+    assert other.holds is is_left
+
+
+async def test_an_earlier_release_beside_it_understands_and_is_not_taken_for_more(
+    new_seat: NewSeat, database: Database
+) -> None:
+    acts, other = await two(new_seat)
+    looked((acts, False), (other, True))
+    await other.look()
+    theirs = replicas.c.replica_id == other.replica_id
+    # As that one writes it.
+    await database.execute(update(replicas).where(theirs).values(state="standby"))
+    await acts.look()
+    assert not acts.outdone.is_set()
+    # By this it knows whether what reaches it can be passed on.
+    ours = replicas.c.replica_id == acts.replica_id
+    assert await database.value(select(replicas.c.state).where(ours)) == "active"
 
 
 async def test_an_outage_is_told_and_ends(

@@ -15,6 +15,7 @@ from tests.postgres import PASSWORD, PostgresServer
 from tests.replicas.twins import One, Twins, keeper_socket
 from tests.servers import Homeserver, LettaServer, free_port
 from tests.stub_model import StubModel
+from yarl import URL
 
 from letta_matrix.store.database import database_url
 
@@ -44,11 +45,15 @@ async def pair(
     twins = Twins(directory, *servers, runtime, stub_model, Nursery())
     twins.postgres, name = postgres, postgres.migrated()
     twins.database = database_url(postgres.url(name), directory, PASSWORD)
+    at_home = URL(homeserver.url).port
+    assert at_home is not None
     async with contextlib.AsyncExitStack() as stack:
         for called in ("one", "two", "three")[:COUNT]:
             (folder := directory / called).mkdir(mode=0o700)
-            way = Relay(postgres.port, free_port())
-            twins.members.append(One(folder, http, await stack.enter_async_context(way)))
+            way, home = Relay(postgres.port, free_port()), Relay(at_home, free_port())
+            for one in (way, home):
+                await stack.enter_async_context(one)
+            twins.members.append(One(folder, http, way, home))
         ports = [("127.0.0.1", one.ports["appservice"]) for one in twins.members]
         await stack.enter_async_context(Balancer(homeserver.appservice_port, ports))
         for one in twins.members:

@@ -11,7 +11,7 @@ from tests.replicas.twins import One, Twins
 from tests.waiting import eventually
 
 ROOMS = 3
-WAYS = ["killed", "stopped", "told to end", "cut off"]
+WAYS = ["killed", "stopped", "told to end", "cut off", "parted from home"]
 MESSAGES = int(os.environ.get("REPLICA_MESSAGES", "24"))
 """`REPLICA_MESSAGES=500 REPLICA_COUNT=3` tells more, in minutes."""
 
@@ -49,6 +49,10 @@ async def _end(twins: Twins, one: One, way: str, chance: random.Random) -> None:
             one.send(signal.SIGSTOP)
             await _another(twins, one)
             one.send(signal.SIGCONT)
+        case "parted from home":
+            one.home.part()
+            await _another(twins, one)
+            await one.home.mend()
         case _:
             one.way.part()
             await _another(twins, one)

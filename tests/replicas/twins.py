@@ -23,11 +23,13 @@ LEASE = 2.0
 
 @dataclass(eq=False)
 class One:
-    """One replica; `way` is its own way to the database, which can fail."""
+    """One replica; `way` is its own way to the database, `home` that to the homeserver; both can
+    fail."""
 
     directory: Path
     http: aiohttp.ClientSession
     way: Relay
+    home: Relay
     ports: dict[str, int] = field(
         default_factory=lambda: {name: free_port() for name in ("appservice", "api", "mcp", "ws")}
     )
@@ -45,6 +47,10 @@ class One:
         ports = self.ports
         config: dict[str, Any] = {
             **common,
+            "homeserver": {
+                **common["homeserver"],
+                "url": f"http://127.0.0.1:{self.home.port}",
+            },
             "appservice": {**common["appservice"], "port": ports["appservice"]},
             "database": {
                 "url": f"postgresql://{user}@127.0.0.1:{self.way.port}/{database}",
@@ -92,10 +98,19 @@ class One:
             except (aiohttp.ClientError, TimeoutError):
                 return {}
 
+    async def told(self) -> dict[str, Any]:
+        """What it tells of the replicas."""
+        return dict((await self.health()).get("replica") or {})
+
+    async def reaches(self, replica_id: str) -> bool | None:
+        """Whether another one reaches the homeserver, as far as this one knows."""
+        known = (await self.told()).get("replicas", [])
+        found = {one["replica"]: one["reaches_homeserver"] for one in known}
+        return found.get(replica_id)
+
     async def state(self) -> str:
         """standby, or what the one that acts says of itself."""
-        told: dict[str, object] = (await self.health()).get("replica") or {}
-        return str(told.get("state", ""))
+        return str((await self.told()).get("state", ""))
 
     def log(self) -> str:
         return (self.directory / "bridge.log").read_text(errors="replace")

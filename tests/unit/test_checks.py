@@ -4,8 +4,9 @@ import pytest
 from tests.builders import agent
 from tests.stage import Stage
 
-from letta_matrix.app.checks import encryption, watch_parts
+from letta_matrix.app.checks import cut_off, encryption, watch_parts
 from letta_matrix.store.agents import ENCRYPTED, AgentStatus
+from letta_matrix.store.leases import Replica
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,18 @@ def test_encrypted_rooms(encrypted: int, count: str, who: str) -> None:
     assert trouble.says.endswith(f"the room of {count}")
     assert trouble.who == who
     assert encryption([agent(8), gone]) is None
+
+
+def test_replicas_that_would_be_of_no_use() -> None:
+    def replica(host: str, state: str, reaches: bool | None) -> Replica:
+        return Replica(host, host, {}, "1", state, reaches=reaches)
+
+    well = [replica("a", "active", None), replica("b", "standby", True)]
+    gone = replica("c", "silent", False)
+    assert cut_off([*well, gone]) is None
+    trouble = cut_off([*well, gone, replica("d", "standby", False)])
+    assert trouble is not None
+    assert (trouble.warns, trouble.who) == (True, "d")
 
 
 async def test_accounts_of_others(stage: Stage) -> None:

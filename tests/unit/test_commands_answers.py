@@ -28,6 +28,7 @@ from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import Capabilities
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.database import Database
+from letta_matrix.store.leases import Replica
 from letta_matrix.store.outbox import OutboxEntry, OutboxKind
 from letta_matrix.store.turns import Outcome, TurnStatus
 
@@ -381,6 +382,17 @@ async def test_status_in_an_agents_room(stage: Stage) -> None:
     assert "pictures" not in await stage.say("status")
     told = await stage.say("status", sender=ADMIN)
     assert told.endswith("Warnings:\n\n- `runtime`: `no pictures`")
+
+
+async def test_admins_are_told_of_replicas(stage: Stage) -> None:
+    here = Replica("one", "bridge-1", {}, "0.1.0", "active")
+    there = Replica("two", "bridge-2", {}, "0.1.0", "standby", 90.0, reaches=False)
+    stage.replicas = [here, there]
+    told = await stage.say("status", sender=ADMIN)
+    assert "- `one` at `bridge-1`: active, `0.1.0`\n" in told
+    cut = "- `two` at `bridge-2`: standby, does not reach the homeserver, `0.1.0`, last heard of"
+    assert cut in told
+    assert "bridge-1" not in await stage.say("status")
 
 
 async def test_an_agent_that_is_done_is_idle(stage: Stage) -> None:

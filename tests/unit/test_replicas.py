@@ -15,11 +15,18 @@ from letta_matrix.store.database import StoreError
 from letta_matrix.store.leases import Replica
 
 
+class Unlooked:
+    """A way that nobody has looked at."""
+
+    reaches: bool | None = None
+
+
 class FakeSeat:
     """A seat without a database: who has it is what the test says."""
 
     def __init__(self) -> None:
-        self.won, self.lost = asyncio.Event(), asyncio.Event()
+        self.won, self.lost, self.outdone = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.way = Unlooked()
         self.state, self.wants, self.holds = "", True, False
         self.active: Replica | None = None
         self.trouble = None
@@ -35,6 +42,7 @@ class FakeSeat:
         self.holds = False
         self.won.clear()
         self.lost.clear()
+        self.outdone.clear()
 
     async def let_go(self, *, for_good: bool = True) -> None:
         self.told.append("gone" if for_good else "let go")
@@ -176,6 +184,19 @@ async def test_where_nobody_knows_what_is_stored_all_begins_anew(stage: Stage) -
     await stage.until("start", "close", "let go")
     stage.seat.give()
     await stage.until("let go", "start")
+
+
+async def test_one_that_is_outdone_finishes_and_only_then_makes_way(stage: Stage) -> None:
+    stage.seat.give()
+    await stage.until("start")
+    stage.seat.outdone.set()
+    await stage.until("start", "drain 20", "close", "let go")
+    await eventually(stage.is_listening, what="it listens")
+    # And may be the next one.
+    stage.seat.give()
+    await stage.until("let go", "start")
+    await eventually(lambda: stage.seat.state == "active", what="it is said to act")
+    assert stage.told[-1] == "start"
 
 
 async def test_a_drain_ends_when_another_has_taken_over(stage: Stage) -> None:

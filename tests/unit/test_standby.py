@@ -22,6 +22,10 @@ BROKEN = Trouble("the schema is of a later version", "upgrade this replica")
 FEW = {"status", "ready", "authenticated", "agent_sync_available", "timestamp"}
 
 
+class FakeWay:
+    reaches: bool | None = True
+
+
 class FakeSeat:
     """A seat without a database: who has it is what the test says."""
 
@@ -31,6 +35,7 @@ class FakeSeat:
         self.active: Replica | None = None
         self.replicas: list[Replica] = []
         self.trouble: Trouble | None = None
+        self.way = FakeWay()
 
     def told(self) -> dict[str, object]:
         return {"state": "standby", "replicas": [{"replica": "other", "address": "10.1.2.3:8004"}]}
@@ -157,6 +162,16 @@ async def test_what_keeps_it_from_taking_over_keeps_nobody_out(stage: Stage) -> 
     _, told = await stage.get("/health")
     assert (told["status"], told["ready"]) == ("degraded", True)
     assert told["troubles"] == ["this replica cannot take over; its log says why"]
+
+
+async def test_that_it_does_not_reach_the_homeserver_is_told_and_keeps_nobody_out(
+    stage: Stage,
+) -> None:
+    stage.seat.way.reaches = False
+    assert (await stage.get("/ready"))[0] == 200
+    _, told = await stage.get("/health")
+    assert (told["status"], told["ready"]) == ("degraded", True)
+    assert "does not reach the homeserver" in told["troubles"][0]
 
 
 async def test_it_does_not_lead_to_itself_while_the_seat_names_it(stage: Stage) -> None:

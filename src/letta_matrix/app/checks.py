@@ -1,12 +1,15 @@
 """What the bridge watches of its parts, and what an operator can do about it."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from letta_matrix.app.seat import SILENT
 from letta_matrix.common.connections.admission import Connections
 from letta_matrix.common.vitals import Trouble, said
 from letta_matrix.matrix.server_clock import ServerClock
 from letta_matrix.operations.sms import unnumbered, unread
 from letta_matrix.store.agents import ENCRYPTED, Agent, AgentStatus
+from letta_matrix.store.leases import Replica
 
 if TYPE_CHECKING:
     from letta_matrix.app.assembly import App
@@ -32,7 +35,7 @@ def watch_parts(app: "App", connections: list[Connections]) -> None:
     vitals.watch("requests", lambda: _stuck(app.homeserver.retries.stuck))
     vitals.watch("database", lambda: app.stores.trouble)
     if (seat := app.seat) is not None:
-        vitals.watch("replicas", lambda: seat.trouble)
+        vitals.watch("replicas", lambda: seat.trouble or cut_off(seat.replicas))
     vitals.watch("missed messages", lambda: said(app.catch_up.trouble))
     vitals.watch("what is remembered", lambda: said(app.losses.trouble))
     vitals.watch("space", lambda: said(home.trouble))
@@ -54,6 +57,19 @@ def watch_parts(app: "App", connections: list[Connections]) -> None:
     vitals.watch("encrypted portals", lambda: _unread(len(unread(app.portals))))
     vitals.watch("turns", lambda: said(app.dispatcher.queues.trouble))
     vitals.watch("connections", lambda: _connections(connections))
+
+
+def cut_off(replicas: Sequence[Replica]) -> Trouble | None:
+    """That some could not do much in the place of the one that acts."""
+    hosts = [one.host for one in replicas if one.reaches is False and one.state != SILENT]
+    if not hosts:
+        return None
+    return Trouble(
+        "a replica that stands by does not reach the homeserver, so that it is of no use",
+        "see what is in between, and whether its homeserver.url leads there",
+        some_of(hosts),
+        warns=True,
+    )
 
 
 def _stuck(requests: int) -> Trouble | None:

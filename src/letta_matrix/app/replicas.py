@@ -94,11 +94,12 @@ class Replicas:
             seat.wants = True
 
     async def _until_over(self, acting: Acting, stop: asyncio.Event) -> None:
-        """As long as it may act; told to stop it drains."""
+        """As long as it may act, and is the one to; told to stop, or outdone, it drains."""
         seat = self._seat
         seat.state = RUNNING
-        await first(seat.lost.wait(), stop.wait(), acting.unsure.wait())
-        if stop.is_set() and seat.holds:
+        is_over = (seat.lost, stop, acting.unsure, seat.outdone)
+        await first(*(one.wait() for one in is_over))
+        if (stop.is_set() or seat.outdone.is_set()) and seat.holds:
             seat.state = DRAINING
             await first(acting.drain(self._config.replica.drain_timeout), seat.lost.wait())
 

@@ -9,6 +9,7 @@ import structlog
 
 from letta_matrix import __version__
 from letta_matrix.access.database import url_of_database
+from letta_matrix.app.way import Way
 from letta_matrix.common.clock import since_boot
 from letta_matrix.common.loopback import is_loopback
 from letta_matrix.common.vitals import Trouble
@@ -43,13 +44,15 @@ SILENT = "silent"
 
 class Seat:
     """Held by one replica at a time, through a lease in the database that it renews; whoever finds
-    it free takes it. `won` and `lost` are set as that happens to us."""
+    it free takes it. `won` and `lost` are set as that happens to us; `outdone` once we are not to
+    act any more, as another reaches the homeserver, and we do not."""
 
     def __init__(self, config: Config, *, migrates: bool = False) -> None:
         self._migrates = migrates
         self._seconds = config.replica.lease
         self.database = Database(url_of_database(config))
         self._leases = Leases(self.database)
+        self.way = Way(config)
         self._host = config.replica.address or _host_of(config)
         self._ports: dict[str, int] = dict(
             zip(PORTS, (port for _, port in config.listens), strict=False)
@@ -58,7 +61,7 @@ class Seat:
         self.replica_id = secrets.token_hex(4)
         self.state = STANDBY
         self.wants = True
-        self.won, self.lost = asyncio.Event(), asyncio.Event()
+        self.won, self.lost, self.outdone = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.epoch = 0
         self.replicas: list[Replica] = []
         self.lease: Lease | None = None
@@ -111,6 +114,7 @@ class Seat:
                     "state": one.state,
                     "version": one.version,
                     "seen_seconds_ago": round(one.seen, 1),
+                    "reaches_homeserver": one.reaches,
                 }
                 for one in self.replicas
             ],
@@ -129,7 +133,10 @@ class Seat:
         await self.look()
 
     async def run(self) -> None:
-        """Renew it, or look whether it is free, for ever."""
+        """Renew it, or look whether it is free, and to the homeserver, for ever."""
+        await asyncio.gather(self._keep_looking(), self.way.run())
+
+    async def _keep_looking(self) -> None:
         pause = min(_LONGEST_LOOK, self._seconds / _LOOKS)
         while True:
             try:
@@ -145,7 +152,7 @@ class Seat:
     async def look(self) -> None:
         """Once; what is found stands in the attributes."""
         asked_at = since_boot()
-        wanted = self._seconds if self.wants and not self.lost.is_set() else None
+        wanted = self._seconds if self._may_have_it() else None
         try:
             beat = await self._leases.beat(self._told(), wanted, self.epoch)
             found = await self._leases.all()
@@ -167,6 +174,26 @@ class Seat:
             self._lose()
         elif wanted is not None and self.wants:
             self._renew(lease, asked_at)
+            self._compare()
+
+    def _may_have_it(self) -> bool:
+        """Whether we hold it, or it is for us if it is free."""
+        if self.epoch:
+            return self.wants and not self.lost.is_set()
+        return self.wants and bool(self.way.reaches or not self._is_one_better())
+
+    def _compare(self) -> None:
+        if self.way.reaches is False and self._is_one_better() and not self.outdone.is_set():
+            log.warning(
+                "the homeserver is not reached from here, and is from another replica: that one "
+                "is to act",
+                replica=self.replica_id,
+            )
+            self.outdone.set()
+
+    def _is_one_better(self) -> bool:
+        """Whether another one that could act reaches the homeserver, as far as is known."""
+        return any(one.reaches for one in self._others())
 
     def _renew(self, lease: Lease, asked_at: float) -> None:
         self._valid_until = asked_at + self._seconds * (1 - _SPARE)
@@ -182,6 +209,7 @@ class Seat:
         self._changed.set()
         self.won.clear()
         self.lost.clear()
+        self.outdone.clear()
 
     async def let_go(self, *, for_good: bool = True) -> None:
         """Leave it to another at once; whoever takes it next has another epoch."""
@@ -215,7 +243,11 @@ class Seat:
         return None
 
     def _told(self) -> Replica:
-        return Replica(self.replica_id, self._host, self._ports, __version__, self.state)
+        # One that acts is compared by itself; of one that could not act nobody is to expect it.
+        tells = self.state == STANDBY and self.wants and self._failing is None
+        reaches = self.way.reaches if tells else None
+        one = Replica(self.replica_id, self._host, self._ports, __version__, self.state)
+        return replace(one, reaches=reaches)
 
     def _lose(self) -> None:
         if self.epoch and not self.lost.is_set():

@@ -18,6 +18,7 @@ from letta_matrix.store.leases import Replica
 _LOOK = 0.5
 _IN_THE_LOG = "this replica cannot take over; its log says why"
 _NOBODY = "no replica acts, or its ports are not open yet"
+_CUT_OFF = "this replica does not reach the homeserver; it does not act while another one does"
 _ONE_ADDRESS = (
     "the replica that acts has the address of this one, so that nothing is passed on to it: set "
     "`replica.address` in the config.yaml of each"
@@ -121,6 +122,8 @@ class Standby:
         seat, found = self._seat, [*self._many.troubles, *self._kept.troubles]
         if seat.trouble is not None:
             found.append(_IN_THE_LOG)
+        if seat.way.reaches is False:
+            found.append(_CUT_OFF)
         active = seat.active
         if active is not None and active.replica_id != seat.replica_id and self._is_here(active):
             found.append(_ONE_ADDRESS)

@@ -18,5 +18,5 @@ class ReplicaSettings(Section):
     )
     drain_timeout: Duration = Field(
         default=20.0,
-        description="how long turns in flight may go on when a replica is told to end",
+        description="how long turns in flight may go on when a replica is to end, or makes way",
     )

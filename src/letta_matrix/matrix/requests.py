@@ -159,11 +159,6 @@ class Requests:
         """That somebody else listens or answers in its place, "" if nobody does."""
         return next((one.trouble for one in self.route.known if one.trouble), self.foreign)
 
-    @property
-    def process(self) -> str | None:
-        """Which process it is, "" while it has none; None where that is not known."""
-        return next((one.process for one in self.route.known), None)
-
     async def request(
         self,
         method: Method,

@@ -20,6 +20,11 @@ class Route:
     known: Sequence[KnownServer] = ()
     tls: ssl.SSLContext | None = None
 
+    @property
+    def process(self) -> str | None:
+        """Which process it leads to, "" while there is none; None where that is not known."""
+        return next((one.process for one in self.known), None)
+
     def connector(self, **options: Any) -> CheckedConnector:
         """What makes connections that go this way."""
         return CheckedConnector(self.known, ssl=self.tls or True, **options)

@@ -7,6 +7,7 @@ interest (FACTS 2), so somebody has to notice the restart and wake it.
 import asyncio
 import contextlib
 from enum import Enum, auto
+from typing import Protocol
 
 import aiohttp
 from yarl import URL
@@ -16,6 +17,7 @@ from letta_matrix.common.backoff import Backoff
 from letta_matrix.common.waiting import ended, ends_before
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.requests import Requests
+from letta_matrix.matrix.route import Route
 
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 30.0
@@ -32,6 +34,13 @@ class ServerState(Enum):
     HERE = auto()
     SLOW = auto()
     AWAY = auto()
+
+
+class Looked(Protocol):
+    """Where the homeserver is, and the way there."""
+
+    url: str
+    route: Route
 
 
 async def until_gone(homeserver: Requests) -> ServerState:
@@ -67,14 +76,14 @@ async def until_back(homeserver: Requests) -> ServerState:
     return worst
 
 
-async def look(homeserver: Requests) -> ServerState:
+async def look(homeserver: Looked) -> ServerState:
     """Ask for `/_matrix/client/versions`, on a connection of its own."""
     url = URL(homeserver.url) / "_matrix/client/versions"
     timeout = aiohttp.ClientTimeout(total=_ANSWER_TIMEOUT)
     try:
         response, body = await homeserver.route.ask("GET", url, timeout)
     except TimeoutError:
-        return ServerState.AWAY if homeserver.process == "" else ServerState.SLOW
+        return ServerState.AWAY if homeserver.route.process == "" else ServerState.SLOW
     except (aiohttp.ClientError, answers.ForeignAnswer):
         return ServerState.AWAY
     answer = answers.parsed(body)
@@ -85,8 +94,8 @@ async def look(homeserver: Requests) -> ServerState:
 
 async def _until_refused(homeserver: Requests) -> None:
     """Returns, too, when it is another process: a port that is held for it refuses nobody."""
-    pause, process = _FIRST_PAUSE, homeserver.process
-    while homeserver.process == process:
+    pause, process = _FIRST_PAUSE, homeserver.route.process
+    while homeserver.route.process == process:
         started = clock.now()
         try:
             await _hold(URL(homeserver.url))

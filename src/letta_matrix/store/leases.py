@@ -1,9 +1,9 @@
 """Which of several replicas acts, and which there are. All times are the database's own."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from sqlalchemy import ColumnElement, Connection, Update, delete, func, select, text, update
+from sqlalchemy import ColumnElement, Connection, Update, delete, func, null, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from letta_matrix.store.database import HEAD, Database
@@ -14,6 +14,10 @@ from letta_matrix.store.schema import leases, replicas
 
 _FORGOTTEN = 3600.0
 """Seconds after which a replica that is not heard of is no more listed."""
+
+_REACHES = {True: ", reaches the homeserver", False: ", does not reach the homeserver"}
+"""What stands behind the state of one that says so. With a column for it none would act beside
+replicas of an earlier release."""
 
 # Who stops in the midst of a batch (`executemany`, a pipeline) is not idle in a transaction: no
 # timeout of the server ends that.
@@ -31,7 +35,8 @@ longer than any that goes on."""
 @dataclass(frozen=True, slots=True)
 class Replica:
     """One process on the database. `ports` are where others reach it, by what they are for;
-    `seen` is how many seconds ago it was heard of."""
+    `seen` is how many seconds ago it was heard of, `reaches` whether it reaches the homeserver,
+    None where it does not say."""
 
     replica_id: str
     host: str
@@ -39,6 +44,7 @@ class Replica:
     version: str
     state: str
     seen: float = 0.0
+    reaches: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +98,9 @@ class Leases:
         """The replicas that were heard of in the last hour, by their ids."""
         seen = (now() - replicas.c.seen_at).label("seen")
         heard = replicas.c.seen_at > now() - _FORGOTTEN
-        query = select(replicas, seen).where(heard).order_by(replicas.c.replica_id)
-        return await self._database.records(Replica, query)
+        query = select(replicas, seen, null().label("reaches")).where(heard)
+        found = await self._database.records(Replica, query.order_by(replicas.c.replica_id))
+        return [_told(one) for one in found]
 
 
 def now() -> ColumnElement[float]:
@@ -106,12 +113,21 @@ def _ended(holder: str) -> Update:
 
 
 def _note(db: Connection, replica: Replica) -> None:
-    values = {**row_of(replica, "seen"), "seen_at": now()}
+    words = "" if replica.reaches is None else _REACHES[replica.reaches]
+    values = {**row_of(replica, "seen", "reaches"), "seen_at": now()}
+    values["state"] = replica.state + words
     here = replicas.c.replica_id == replica.replica_id
     if db.execute(update(replicas).where(here).values(**values)).rowcount:
         return
     db.execute(replicas.insert().values(**values))
     db.execute(delete(replicas).where(replicas.c.seen_at < now() - _FORGOTTEN))
+
+
+def _told(one: Replica) -> Replica:
+    for reaches, words in _REACHES.items():
+        if one.state.endswith(words):
+            return replace(one, state=one.state.removesuffix(words), reaches=reaches)
+    return one
 
 
 def _take(db: Connection, holder: str, epoch: int, seconds: float) -> None:

@@ -155,7 +155,8 @@ async def _approvals_anywhere(context: CommandContext) -> list[str]:
 
 def _replica(one: Replica) -> str:
     seen = f", last heard of {ago(one.seen)}" if one.seen > _SILENT else ""
-    return f"- {code(one.replica_id)} at {code(one.host)}: {one.state}, {code(one.version)}{seen}"
+    state = one.state + (", does not reach the homeserver" if one.reaches is False else "")
+    return f"- {code(one.replica_id)} at {code(one.host)}: {state}, {code(one.version)}{seen}"
 
 
 def _troubles(context: CommandContext, troubles: list[Check]) -> str:

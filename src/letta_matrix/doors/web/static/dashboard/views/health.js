@@ -79,11 +79,14 @@ function sentence(text) {
 
 /** @param {Record<string, any>} one */
 function replica(one) {
-  const state = one.state === "silent" ? "warning" : "ok";
-  const heard = one.state === "silent" ? `, last heard of ${span(one.seen_seconds_ago)} ago` : "";
+  const silent = one.state === "silent";
+  const cut = !silent && one.reaches_homeserver === false;
+  const state = silent || cut ? "warning" : "ok";
+  const reaches = cut ? ", does not reach the homeserver" : "";
+  const heard = silent ? `, last heard of ${span(one.seen_seconds_ago)} ago` : "";
   return h(`li.check.${state}`, {},
     h("span.lamp", {}), h("strong", {}, one.address ?? one.replica),
-    h("p", {}, `${one.state}, version ${one.version}${heard}`));
+    h("p", {}, `${one.state}${reaches}, version ${one.version}${heard}`));
 }
 
 /** @param {Record<string, any>} one */
