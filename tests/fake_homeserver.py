@@ -375,6 +375,10 @@ class FakeHomeserver:
         self.members.setdefault(room_id, set()).add(request.body["user_id"])
         return 200, {}
 
+    def _kick(self, request: Request, room_id: str) -> Answer:
+        self.members.get(room_id, set()).discard(request.body["user_id"])
+        return 200, {}
+
     def _register(self, request: Request) -> Answer:
         user_id = f"@{request.body['username']}:test"
         if user_id in self.users:
@@ -437,6 +441,7 @@ def _routes() -> list[tuple[re.Pattern[str], _Handler]]:
         rf"POST {_ROOM}/join": fake._join,
         rf"POST {_ROOM}/leave": fake._leave,
         rf"POST {_ROOM}/invite": fake._invite,
+        rf"POST {_ROOM}/kick": fake._kick,
         rf"(?:PUT|POST) {_ROOM}/(?:typing|receipt)/.*": fake._nothing,
         rf"POST {_V3}/createRoom": fake._create_room,
         rf"POST {_V3}/register": fake._register,
