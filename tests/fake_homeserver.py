@@ -361,6 +361,10 @@ class FakeHomeserver:
             if event["event_id"] == event_id:
                 event["content"] = {}
 
+    def _redact(self, request: Request, room_id: str, event_id: str, _: str) -> Answer:
+        self.redact(room_id, event_id)
+        return 200, {"event_id": self._add(room_id, request, "m.room.redaction", redacts=event_id)}
+
     def _join(self, request: Request, room_id: str) -> Answer:
         if room_id in self._purged:
             return 404, {"errcode": "M_UNKNOWN", "error": "no servers that are in the room"}
@@ -432,6 +436,7 @@ def _routes() -> list[tuple[re.Pattern[str], _Handler]]:
         rf"PUT {_ROOM}/send/([^/]+)/([^/]+)": fake._send,
         rf"PUT {_ROOM}/state/([^/]+)(?:/([^/]+))?": fake._state,
         rf"GET {_ROOM}/state/([^/]+)(?:/([^/]+))?": fake._get_state,
+        rf"PUT {_ROOM}/redact/([^/]+)/([^/]+)": fake._redact,
         rf"GET {_ROOM}/messages": fake._messages,
         rf"GET {_ROOM}/members": fake._list_members,
         rf"GET {_ROOM}/joined_members": fake._joined_members,
