@@ -29,7 +29,7 @@ RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels 
     && pip install --no-cache-dir --no-compile --no-deps /wheels/*.whl
 
 FROM build AS build-bridge
-RUN python3 -c "import letta_matrix.app.bridge, letta_matrix.app.exposition, letta_matrix.cli.main, \
+RUN python3 -c "import letta_matrix.app.bridge, letta_matrix.app.exposition, letta_matrix.cli.commands, \
 letta_matrix.doors.mcp.http, letta_matrix.doors.rest.app, letta_matrix.runtimes.app_server.adapter, \
 letta_matrix.runtimes.letta_api.adapter, letta_matrix.runtimes.openai_compatible.adapter" \
     && python3 -m compileall -q /opt/letta-matrix/lib/python3*/site-packages/letta_matrix \

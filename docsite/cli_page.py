@@ -6,7 +6,7 @@ from typing import Any
 import typer
 
 from docsite.markdown import code, page, sentence, table
-from letta_matrix.cli.main import app
+from letta_matrix.cli.commands import app
 
 TITLE = "Command line"
 _HELP = "--help"

@@ -20,7 +20,7 @@ from tests.doc_blocks import ROOT
 from tests.rest_document import OPERATIONS
 from tests.shell_words import Words, commands
 
-from letta_matrix.cli.main import app
+from letta_matrix.cli.commands import app
 
 HEISENBRIDGE = ROOT / "build/heisenbridge/bin/python"
 BIN = Path(sys.executable).parent

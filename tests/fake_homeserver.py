@@ -361,6 +361,10 @@ class FakeHomeserver:
             if event["event_id"] == event_id:
                 event["content"] = {}
 
+    def _redact(self, request: Request, room_id: str, event_id: str, _: str) -> Answer:
+        self.redact(room_id, event_id)
+        return 200, {"event_id": self._add(room_id, request, "m.room.redaction", redacts=event_id)}
+
     def _join(self, request: Request, room_id: str) -> Answer:
         if room_id in self._purged:
             return 404, {"errcode": "M_UNKNOWN", "error": "no servers that are in the room"}
@@ -373,6 +377,10 @@ class FakeHomeserver:
 
     def _invite(self, request: Request, room_id: str) -> Answer:
         self.members.setdefault(room_id, set()).add(request.body["user_id"])
+        return 200, {}
+
+    def _kick(self, request: Request, room_id: str) -> Answer:
+        self.members.get(room_id, set()).discard(request.body["user_id"])
         return 200, {}
 
     def _register(self, request: Request) -> Answer:
@@ -428,6 +436,7 @@ def _routes() -> list[tuple[re.Pattern[str], _Handler]]:
         rf"PUT {_ROOM}/send/([^/]+)/([^/]+)": fake._send,
         rf"PUT {_ROOM}/state/([^/]+)(?:/([^/]+))?": fake._state,
         rf"GET {_ROOM}/state/([^/]+)(?:/([^/]+))?": fake._get_state,
+        rf"PUT {_ROOM}/redact/([^/]+)/([^/]+)": fake._redact,
         rf"GET {_ROOM}/messages": fake._messages,
         rf"GET {_ROOM}/members": fake._list_members,
         rf"GET {_ROOM}/joined_members": fake._joined_members,
@@ -437,6 +446,7 @@ def _routes() -> list[tuple[re.Pattern[str], _Handler]]:
         rf"POST {_ROOM}/join": fake._join,
         rf"POST {_ROOM}/leave": fake._leave,
         rf"POST {_ROOM}/invite": fake._invite,
+        rf"POST {_ROOM}/kick": fake._kick,
         rf"(?:PUT|POST) {_ROOM}/(?:typing|receipt)/.*": fake._nothing,
         rf"POST {_V3}/createRoom": fake._create_room,
         rf"POST {_V3}/register": fake._register,

@@ -15,7 +15,7 @@ from letta_matrix.cli.backup.archive import is_encrypted
 from letta_matrix.cli.backup.contents import Source
 from letta_matrix.cli.backup.restoring import PutBack, Target, restore
 from letta_matrix.cli.backup.taking import Taken, take
-from letta_matrix.cli.main import app
+from letta_matrix.cli.commands import app
 
 SECRET = "a passphrase"
 WORDS = {"LETTA_MATRIX_BACKUP_PASSPHRASE": SECRET}

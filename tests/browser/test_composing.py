@@ -59,6 +59,19 @@ async def test_names_are_completed_and_mentioned(
     await expect(own.locator(".mention")).to_have_text(["@Meridian", "@Ada Lovelace", "@mo"])
 
 
+async def test_the_box_says_how_an_agent_is_asked_in_a_group(
+    open_page: OpenPage, room: AgentRoom, new_user: NewUser
+) -> None:
+    kitchen = await group(room.person, {"Meridian": room.agent, "Mo": await new_user("mo")})
+    nobodys = await group(room.person, {"Mo": await new_user("mo")})
+    chat = await opened(open_page, room, **PHONE)
+    await expect(chat.composer).to_have_attribute("placeholder", "Message Meridian")
+    for place, said in ((kitchen, "Message: @ names an agent"), (nobodys, "Message Kitchen")):
+        await chat.page.get_by_role("button", name="Back").click()
+        await chat.open_room(place)
+        await expect(chat.composer).to_have_attribute("placeholder", said)
+
+
 async def test_commands_are_listed(open_page: OpenPage, room: AgentRoom) -> None:
     kitchen = await group(room.person, {"Meridian": room.agent})
     chat = await opened(open_page, room)

@@ -134,19 +134,20 @@ async def test_an_edited_question_is_asked_anew_by_a_tap(
 ) -> None:
     question = await ann.send(room.room_id, "one")
     assert await ann.answers(room, 1) == ["echo: one"]
-    await edit(ann, room.room_id, question, "two")
 
-    async def offered() -> Json:
-        return await ann.reactions(room.room_id, question)
-
-    assert (await ann.watch(room.room_id, offered))["🔁"] == room.ghost
-    assert len(world.asked(room)) == 1
-    await ann.react(room.room_id, question, "🔁")
+    async def reacted() -> list[str]:
+        there = await ann.timeline(room.room_id, "m.reaction")
+        return [one["sender"] for one in there if one["content"]]
 
     async def answered() -> list[str]:
         return await ann.bodies(room.room_id, room.ghost)
 
-    await ann.watch(room.room_id, answered, lambda bodies: bodies == ["echo: two"])
+    for number, text in enumerate(("two", "three"), 1):
+        await edit(ann, room.room_id, question, text)
+        await ann.watch(room.room_id, reacted, [room.ghost].__eq__)
+        assert len(world.asked(room)) == number
+        await ann.react(room.room_id, question, "🔁")
+        await ann.watch(room.room_id, answered, [f"echo: {text}"].__eq__)
 
 
 async def test_a_mention_added_by_an_edit_is_heard(world: World, ann: Person, bob: Person) -> None:

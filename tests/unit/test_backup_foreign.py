@@ -150,3 +150,23 @@ def test_a_name_without_end_is_not_read(tmp_path: Path, kind: bytes) -> None:
         packed.write(head.tobuf(tarfile.USTAR_FORMAT))
     with pytest.raises(BackupError, match="too long"):
         read(tmp_path / "b", None)
+
+
+SPARSE: dict[str, dict[str, str]] = {
+    "0.0": {"GNU.sparse.size": "1", "GNU.sparse.numblocks": "0"},
+    "0.1": {"GNU.sparse.map": "0,1"},
+    "1.0": {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"},
+}
+
+
+@pytest.mark.parametrize("version", [*SPARSE, "old"])
+def test_a_file_with_holes_is_not_read(tmp_path: Path, version: str) -> None:
+    """The list of them may be of any length: here it has a number more in each block, for ever."""
+    head = tarfile.TarInfo("x")
+    head.pax_headers = SPARSE.get(version, {})
+    head.type = head.type if version in SPARSE else tarfile.GNUTYPE_SPARSE
+    with gzip.open(tmp_path / "b", "wb") as packed:
+        packed.write(head.tobuf(tarfile.PAX_FORMAT))
+        packed.write(b"1000000000\n" + b"0\n" * 100_000)
+    with pytest.raises(BackupError, match="has holes"):
+        read(tmp_path / "b", None)

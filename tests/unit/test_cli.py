@@ -21,8 +21,9 @@ from typer.testing import CliRunner
 from letta_matrix import __version__
 from letta_matrix.cli import options, overview
 from letta_matrix.cli.account import human_of
+from letta_matrix.cli.commands import app
 from letta_matrix.cli.faults import BadInput, Failure
-from letta_matrix.cli.main import app, main
+from letta_matrix.cli.main import main
 from letta_matrix.config import load_config
 from letta_matrix.runtimes.keeper import process as keeper_process
 from letta_matrix.stack.bridge_config import write_bridge_files
@@ -116,6 +117,23 @@ def test_the_program_by_itself(tmp_path: Path) -> None:
     done = _started("-m", "letta_matrix", "link", "--data", "none", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(r"letta-matrix: no stack runs in none.*\n", done.stderr)
+
+
+@pytest.mark.parametrize("module", ["typer", "letta_matrix.cli.run", "letta_matrix.app.bridge"])
+def test_ctrl_c_while_it_loads_ends_it_in_silence(tmp_path: Path, module: str) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        f"        if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.meta_path.insert(0, Finder)\n"
+        "sys.argv = ['letta-matrix', 'run']\n"
+        "from letta_matrix.cli.main import main\n"
+        "main()\n"
+    )
+    done = _started("-c", code, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_hints_name_the_program_as_it_was_called(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import URL
 from tests.builders import agent
 from typer.testing import CliRunner, Result
 
-from letta_matrix.cli.main import app
+from letta_matrix.cli.commands import app
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database
 

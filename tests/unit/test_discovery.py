@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 from tests.builders import agent, config_for
-from tests.waiting import Clock, eventually, settled
+from tests.waiting import Clock, eventually, settled, within
 
-from letta_matrix.agents.discovery import _PATIENCE, Discovery, compare, next_interval
+from letta_matrix.agents.discovery import _PATIENCE, _SILENCE, Discovery, compare, next_interval
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
@@ -237,6 +237,31 @@ async def test_a_failed_listing_removes_nobody_and_is_said_once_if_it_lasts(
     assert finder.discovery.trouble == "the in-memory runtime is switched off"
     finder.runtime.available = True
     await finder.discovery._attempt()
+    assert finder.discovery.trouble is None
+
+
+async def test_a_runtime_that_hangs_is_noticed_before_it_is_given_up(
+    finder: Finder, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, list_agents = asyncio.Event(), finder.runtime.list_agents
+
+    async def hanging() -> list[AgentInfo]:
+        await answers.wait()
+        return await list_agents()
+
+    await finder.poll()
+    clock.stop()
+    monkeypatch.setattr(finder.runtime, "list_agents", hanging)
+    poll = asyncio.create_task(finder.poll())
+    await settled(poll)
+    clock.advance(_SILENCE)
+    assert finder.discovery.trouble is None
+    clock.advance(1)
+    assert finder.discovery.trouble == (
+        "the runtime 'memory' has not listed its agents for 10 s: it hangs"
+    )
+    answers.set()
+    await within(poll)
     assert finder.discovery.trouble is None
 
 

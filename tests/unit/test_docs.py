@@ -16,7 +16,7 @@ from tests.rest_document import DOCUMENT, OPERATIONS
 from tests.unit.fake_openai_api import FakeOpenAIApi
 from typer.testing import CliRunner
 
-from letta_matrix.cli.main import app
+from letta_matrix.cli.commands import app
 from letta_matrix.config import (
     AppServerRuntime,
     Config,

@@ -19,6 +19,7 @@ from tests.unit.test_docs import codes, rows, section, text_of
 from tests.waiting import eventually, within
 from typer.testing import CliRunner
 
+from letta_matrix.cli.commands import app
 from letta_matrix.cli.doctor import network, runtimes
 from letta_matrix.cli.doctor.catalogue import CHECKS
 from letta_matrix.cli.doctor.check import Check, Look
@@ -35,7 +36,6 @@ from letta_matrix.cli.doctor.finding import (
 )
 from letta_matrix.cli.doctor.subject import Subject
 from letta_matrix.cli.doctor.view import TerminalView, report
-from letta_matrix.cli.main import app
 from letta_matrix.common.connections.listener import bound
 from letta_matrix.common.lock_files import lock
 from letta_matrix.runtimes.keeper import wire

@@ -6,15 +6,18 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from tests.builders import edit, message, redaction
+from tests.builders import PERSON, edit, message, reaction, redaction
 from tests.fake_homeserver import FakeHomeserver
+from tests.fake_homeserver import Fault as Failure
 from tests.scripts import held, obey
 from tests.stage import Stage
 from tests.waiting import eventually, settled
 
+from letta_matrix.matrix.reactions import ASK_AGAIN
 from letta_matrix.runtimes.protocol import TurnEvent, TurnRequest
 
-ROOM, BOB = "!1:test", "@bob:test"
+ROOM, BOB, GHOST = "!1:test", "@bob:test", "@agent_1:test"
+FORBIDDEN = Failure(403, {"errcode": "M_FORBIDDEN", "error": "no power"})
 
 
 @pytest.fixture
@@ -107,6 +110,40 @@ async def test_of_a_message_that_is_gone_nothing_is_offered(
     await stage.idle()
     await settled()
     assert len(fake.messages(ROOM, "m.reaction")) == 1
+
+
+def offers(fake: FakeHomeserver) -> list[str]:
+    """Who has 🔁 at a message."""
+    reactions = fake.messages(ROOM, "m.reaction")
+    return [one["sender"] for one in reactions if one["content"]]
+
+
+@pytest.mark.parametrize("may_redact", [True, False])
+async def test_each_edit_after_an_answer_offers_to_ask_anew(
+    stage: Stage, fake: FakeHomeserver, *, may_redact: bool
+) -> None:
+    question = message("one")
+    await said(stage, fake, question)
+    await stage.idle()
+    for text in ("two", "three"):
+        tapped = len(fake.messages(ROOM, "m.reaction"))
+        await said(stage, fake, edit(question["event_id"], text))
+        await eventually(lambda known=tapped: len(fake.messages(ROOM, "m.reaction")) > known)
+        assert offers(fake)[-1] == GHOST
+        assert offers(fake).count(PERSON) == (text == "three" and not may_redact)
+        tap = reaction(question["event_id"], ASK_AGAIN)
+        if not may_redact:
+            fake.fail(f"PUT .*/redact/.*{tap['event_id'][1:]}/", FORBIDDEN)
+        await said(stage, fake, tap)
+        await stage.idle()
+    assert asked(stage) == ["one", "two", "three"]
+    # An edit that nothing was asked after has its offer already.
+    await said(stage, fake, edit(question["event_id"], "four"))
+    await eventually(lambda: offers(fake)[-1] == GHOST)
+    redacted = len(fake.matching("PUT .*/redact/"))
+    await said(stage, fake, edit(question["event_id"], "five"))
+    await eventually(lambda: len(fake.messages(ROOM, "m.reaction")) == 6)
+    assert len(fake.matching("PUT .*/redact/")) == redacted
 
 
 async def test_a_forged_one_is_looked_through(

@@ -8,7 +8,8 @@ import yaml
 from tests.builders import agent
 from typer.testing import CliRunner, Result
 
-from letta_matrix.cli.main import app, exit_status
+from letta_matrix.cli.commands import app
+from letta_matrix.cli.main import exit_status
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database, database_url
 from letta_matrix.store.meta import Meta

@@ -165,7 +165,7 @@ def test_what_cannot_be_relayed_is_told(
 
 async def test_the_program_loads_little() -> None:
     loaded = "print({'mcp', 'pydantic', 'sqlalchemy', 'mautrix'} & sys.modules.keys())"
-    code = f"import sys, letta_matrix.cli.main, letta_matrix.cli.mcp_relay; {loaded}"
+    code = f"import sys, letta_matrix.cli.commands, letta_matrix.cli.mcp_relay; {loaded}"
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE
     )

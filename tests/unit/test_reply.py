@@ -417,11 +417,14 @@ async def test_a_long_reply_is_several_messages_in_order(
     assert says_more(fake) == [True] * (len(bodies) - 1) + [False]
 
 
+@pytest.mark.parametrize("is_whole", [True, False])
 async def test_what_is_said_before_a_question_says_that_the_turn_goes_on(
-    fake: FakeHomeserver, reply_of: Replies
+    fake: FakeHomeserver, reply_of: Replies, *, is_whole: bool
 ) -> None:
     reply = reply_of()
     reply.show("I call Bash.")
+    if is_whole:
+        reply.text_ended()
     await eventually(lambda: len(fake.bodies(ROOM)) == 1)
     await reply.beside.post(OutboxKind.APPROVAL, "k1", "May I?")
     await end(reply, "I call Bash.\n\nDone.")

@@ -15,9 +15,10 @@ from mautrix.api import ClientPath, Method
 from typer.testing import CliRunner
 
 from letta_matrix.cli import rotate
+from letta_matrix.cli.commands import app
 from letta_matrix.cli.doctor.subject import Subject
 from letta_matrix.cli.import_mappings import _import
-from letta_matrix.cli.main import app, exit_status
+from letta_matrix.cli.main import exit_status
 from letta_matrix.common.private_files import write_private
 from letta_matrix.config import load_config
 from letta_matrix.config.types import secret_of

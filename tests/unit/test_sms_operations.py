@@ -13,7 +13,7 @@ from tests.sms_kit import CONTACT, LINE, NUMBER, PORTAL, texts_with, with_line
 from tests.stage import Stage
 from typer.testing import CliRunner
 
-from letta_matrix.cli.main import app
+from letta_matrix.cli.commands import app
 from letta_matrix.portals.provisioning import (
     Known,
     Login,

@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 from letta_matrix.access.authenticator import Authenticator, Unauthorized
 from letta_matrix.access.grants import BadGrant, lifetime_of, rooms_for
 from letta_matrix.access.principal import TOOL_SCOPES, Principal, Scope
-from letta_matrix.cli.main import app, exit_status
+from letta_matrix.cli.commands import app
+from letta_matrix.cli.main import exit_status
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.database import HEAD, Database

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
-from tests.builders import agent, config_for, reaction
+from tests.builders import PERSON, agent, config_for, message, reaction
 from tests.fake_homeserver import FakeHomeserver, failing
 from tests.fake_homeserver import Fault as Failure
 from tests.tool_arguments import arguments as tool_arguments
@@ -313,6 +313,25 @@ async def test_who_answers_before_we_listen_is_heard(
     toolbox.caller(principal).house.event_bus.publish(tap)
     looked.set()
     assert (await asked)["answer"] == "coffee"
+
+
+async def test_words_that_answer_a_question_which_cannot_be_posted_are_handed_back(
+    toolbox: Toolbox, fake: FakeHomeserver
+) -> None:
+    fake.fail("GET .*/joined_rooms", *[Failure(200, {"joined_rooms": [ROOM]})] * 4)
+    fake.fail("GET .*/m.room.tombstone", *[Failure(404, {"errcode": "M_NOT_FOUND"})] * 4)
+    fake.fail("PUT .*/send/", Failure(413, {"errcode": "M_TOO_LARGE", "error": "too big"}))
+    posted = fake.hold("PUT .*/send/")
+    arguments = {"question": "Which?", "room_id": ROOM, "options": ["tea", "coffee"]}
+    asked = asyncio.ensure_future(toolbox.handler("memory")(call("ask_human", **arguments)))
+    await eventually(lambda: fake.matching("PUT .*/send/"))
+    words = message("Tea", room_id=ROOM, origin_server_ts=2**45)
+    assert toolbox.questions.match(words) is not None
+    posted.set()
+    assert await asked == ToolResult(
+        f'The homeserver refused: M_TOO_LARGE: too big. Meanwhile {PERSON} wrote "tea".', ok=False
+    )
+    assert toolbox.questions.match(words) is None
 
 
 @pytest.mark.parametrize(

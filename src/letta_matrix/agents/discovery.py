@@ -29,6 +29,9 @@ _LONGEST_INTERVAL = 30.0
 _PATIENCE = 2.0
 """Seconds a fault may last unmentioned: at a start, servers come up one after the other."""
 
+_SILENCE = 10.0
+"""Seconds after which a listing that is still waited for counts as failing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Changes:
@@ -92,8 +95,9 @@ class Discovery:
         self.calls = Calls(fault_of, *REQUEST_BOUNDS)
         self._missing: dict[str, tuple[int, float]] = {}
         self._refused: set[str] = set()
-        self.trouble: str | None = None
-        """Why the last listing failed; None after one that worked."""
+        self._fault: str | None = None
+        self._asked_at: float | None = None
+        self._recent: deque[float] = deque([0.0], maxlen=8)
         self._failing_since: float | None = None
         self._warned: str | None = None
         self.listed = False
@@ -108,14 +112,24 @@ class Discovery:
         """Whether nobody need wait for it: it has listed its agents, or fails for a while."""
         return self.listed or self._warned is not None
 
+    @property
+    def trouble(self) -> str | None:
+        """Why the last listing failed, or that it lasts; None after one that worked."""
+        if self._asked_at is None or self._fault is not None:
+            return self._fault
+        # Some servers need as long for all of their agents, each time.
+        patience = max(_SILENCE, 2 * max(self._recent))
+        if clock.now() - self._asked_at <= patience:
+            return None
+        return f"the runtime {self.name!r} has not listed its agents for {patience:.0f} s: it hangs"
+
     async def run(self) -> None:
         """Poll for ever."""
-        recent: deque[float] = deque([0.0], maxlen=8)
         while True:
             started = time.perf_counter()
             if await self._attempt():
-                recent.append(time.perf_counter() - started)
-            await asyncio.sleep(next_interval(self._config.poll_interval, recent))
+                self._recent.append(time.perf_counter() - started)
+            await asyncio.sleep(next_interval(self._config.poll_interval, self._recent))
 
     async def poll(self) -> None:
         """List once and act on the differences. Raises RuntimeFault or StoreUnavailable."""
@@ -123,8 +137,12 @@ class Discovery:
             await self._poll()
 
     async def _poll(self) -> None:
-        with self.calls.timed(self._runtime.name):
-            listing = await self._runtime.list_agents()
+        self._asked_at = clock.now()
+        try:
+            with self.calls.timed(self._runtime.name):
+                listing = await self._runtime.list_agents()
+        finally:
+            self._asked_at = None
         known = {
             agent.agent_id: agent
             for agent in self._directory.all()
@@ -147,11 +165,11 @@ class Discovery:
             return False
         if self._warned is not None:
             log.info("agents can be listed again", runtime=self._runtime.name)
-        self.trouble = self._failing_since = self._warned = None
+        self._fault = self._failing_since = self._warned = None
         return True
 
     def _failed(self, reason: str) -> None:
-        self.trouble, now = reason, clock.now()
+        self._fault, now = reason, clock.now()
         if self._failing_since is None:
             self._failing_since = now
         # Told once: the same reason every half second would drown the log.

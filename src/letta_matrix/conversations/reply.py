@@ -76,7 +76,8 @@ class Reply:
         self.text = ""
         # Where in the text, and with which part, what follows the last question begins.
         self._break, self._first = last_break(self._owed.entries)
-        self._shown: dict[int, tuple[str, bool]] = {}
+        # Each part as it stands there: its text, whether it still grows, whether more follows.
+        self._shown: dict[int, tuple[str, bool, bool]] = {}
         self._changed = asyncio.Event()
         self._text_ended = asyncio.Event()
         self.has_begun = asyncio.Event()
@@ -253,7 +254,7 @@ class Reply:
                 await self._edit(first + begun - 1, parts[begun - 1], live=False, more=True)
             more = begun + 1 < len(parts)
             await self._begin(first + begun, parts[begun], live=live and not more, more=more)
-        elif parts and self._shown.get(first + len(parts) - 1) != (parts[-1], live):
+        elif parts and self._shown.get(first + len(parts) - 1) != (parts[-1], live, False):
             await self._edit(first + len(parts) - 1, parts[-1], live=live)
 
     async def _begin(self, part: int, text: str, *, live: bool, more: bool) -> None:
@@ -261,7 +262,7 @@ class Reply:
         await self._owed.freeze([entry])
         await self._owed.send(entry)
         if entry.event_id is not None:
-            self._shown[part] = text, live
+            self._shown[part] = text, live, more
             self.has_begun.set()
 
     async def _edit(self, part: int, text: str, *, live: bool, more: bool = False) -> None:
@@ -272,7 +273,7 @@ class Reply:
         cause = self.events.interim_txn(str(part))
         content = self.events.interim(text, target, cause, live=live, more=more)
         if await self._owed.send_interim(content, cause):
-            self._shown[part] = text, live
+            self._shown[part] = text, live, more
 
     async def _split(self, text: str) -> list[str]:
         if len(text) < _LONG_TEXT:
@@ -296,11 +297,11 @@ class Reply:
                 index,
                 part,
                 begun[place] if place < len(begun) else None,
-                more=more or place + 1 < len(texts),
+                more=follows,
             )
             for place, part in enumerate(texts)
-            for index in [self._first + place]
-            if self._shown.get(index) != (part, False) or self.events.pings(part)
+            for index, follows in [(self._first + place, more or place + 1 < len(texts))]
+            if self._shown.get(index) != (part, False, follows) or self.events.pings(part)
         ]
 
     async def _left_as_shown(self) -> list[OutboxEntry]:
@@ -310,7 +311,7 @@ class Reply:
         owed: list[OutboxEntry] = []
         for part in self._owed.parts():
             text = await self._shown_text(part.event_id) if part.event_id is not None else None
-            if text is not None and self._shown.get(part.part) != (text, False):
+            if text is not None and self._shown.get(part.part, ("", True))[:2] != (text, False):
                 owed.append(self.events.final(part.part, text, part))
         return [entry for entry in owed if entry.txn_id not in known]
 

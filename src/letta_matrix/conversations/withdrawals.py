@@ -1,10 +1,11 @@
 """What follows when people edit or redact what an agent was asked, or what it said."""
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec
 
 import structlog
-from mautrix.errors import MatrixRequestError
+from mautrix.errors import MatrixRequestError, MForbidden
 
 from letta_matrix.common.parts import part
 from letta_matrix.common.tasks import Tasks
@@ -15,6 +16,7 @@ from letta_matrix.conversations.turn_runner import TurnRunner
 from letta_matrix.matrix.errors import is_refusal
 from letta_matrix.matrix.events import Event, RawEvent, newest_content
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
+from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.reactions import ASK_AGAIN
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.store.agents import AgentDirectory
@@ -108,6 +110,7 @@ class Withdrawals:
         cause = txn_id(turn.event_id, turn.agent_id, "revise", str(amended.amendment.at))
         try:
             ghost = self._homeserver.acting_as(agent.user_id)
+            await _clear_taken_up(ghost, turn, amended.amendment.at)
             await ghost.react(turn.room_id, turn.event_id, ASK_AGAIN, cause)
         except (MatrixRequestError, HomeserverUnavailable) as error:
             log.debug("asking anew is not offered", turn=turn.turn_id, reason=str(error))
@@ -148,3 +151,18 @@ class Withdrawals:
                 log.error("a change of a message did not take effect", exc_info=error)
 
         self._background.start(quietly())
+
+
+async def _clear_taken_up(ghost: Intent, turn: Turn, at: float) -> None:
+    """Remove an offer that whoever wrote the message took up before `at` (Unix time), with their
+    tap where we may: nobody can react twice alike."""
+    reactions = await ghost.relations(turn.room_id, turn.event_id, "m.annotation")
+    found = [one for one in map(Event, reactions) if one.relation.get("key") == ASK_AGAIN]
+    ours = [one for one in found if one.raw["sender"] == ghost.user_id]
+    since = max((one.sent_ms for one in ours), default=0)
+    theirs = (one for one in found if one.raw["sender"] == turn.sender)
+    taps = [one for one in theirs if since <= one.sent_ms <= at * 1000]
+    for one in [*ours, *taps] if taps else []:
+        event_id = str(one.raw["event_id"])
+        with contextlib.suppress(MForbidden):
+            await ghost.redact(turn.room_id, event_id, txn_id(event_id, turn.agent_id, "taken up"))

@@ -87,16 +87,14 @@ class LineOperations:
                 raise ToolError(text, Fault.NOT_FOUND)
             return found[0]
         key = f"line room {bridge.name}"
-        known = await self._meta.get(key) or ""
-        if known in joined:
-            if bridge.bot in await line.joined_members(known):
-                return known
-            # An invite that came while the bridge was starting is taken by nobody any more.
-            await line.leave(known)
-        content = {"preset": "private_chat", "is_direct": True, "invite": [bridge.bot]}
+        room_id = await self._meta.get(key) or ""
         with self._heard(bridge.bot) as heard:
-            room_id = await line.create_room(content)
-            await self._meta.set(key, room_id)
+            if room_id not in joined:
+                content = {"preset": "private_chat", "is_direct": True, "invite": [bridge.bot]}
+                room_id = await line.create_room(content)
+                await self._meta.set(key, room_id)
+            elif bridge.bot not in await line.joined_members(room_id):
+                await _invited_anew(line, room_id, bridge.bot)
             until = clock.now() + _COMES_WITHIN
             while bridge.bot not in await line.joined_members(room_id):
                 if not await is_set(heard, until - clock.now()):
@@ -117,6 +115,13 @@ class LineOperations:
 
         with self._event_bus.listen(listen):
             yield heard
+
+
+async def _invited_anew(line: Intent, room_id: str, bot: str) -> None:
+    """An invite that came while the bridge was starting is taken by nobody any more."""
+    if (await line.state(room_id, "m.room.member", bot)).get("membership") == "invite":
+        await line.kick(room_id, bot)
+    await line.invite(room_id, bot)
 
 
 async def _said(caller: Caller, line: Intent, room_id: str, text: str) -> str:

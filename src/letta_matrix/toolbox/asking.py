@@ -21,6 +21,7 @@ from letta_matrix.matrix.server_clock import ServerClock
 from letta_matrix.store.places import Place
 from letta_matrix.toolbox.arguments import OptionalEvent, OptionalRoom
 from letta_matrix.toolbox.naming import living_room
+from letta_matrix.toolbox.outcome import told_as
 from letta_matrix.toolbox.progress import telling
 from letta_matrix.toolbox.questions import KEYS, Answer, Question, Questions
 from letta_matrix.toolbox.results import UNTRUSTED, OfEvent, cut
@@ -169,17 +170,24 @@ class AskingPeople:
                 options, thread = tuple(params.options), place.thread_id
                 question = Question("", room_id, options, thread, speaker, asked_at)
                 # Whoever is quick answers before we know where it stands.
-                early = listening.enter_context(self._listening(caller, question))
+                early = listening.enter_context(self._listening(caller, params, question))
                 event_id, known = await self._ask(caller, place, params)
             asked = _Asked(caller, replace(question, event_id=event_id, asked_at=0), params)
             return await self._answer(asked, early, deadline, known=known)
 
     @contextmanager
-    def _listening(self, caller: Caller, question: Question) -> Generator[_Early]:
+    def _listening(self, caller: Caller, params: AskHuman, question: Question) -> Generator[_Early]:
         with self._questions.expect(question) as future:
             early = _Early(question.room_id, future)
-            with caller.house.event_bus.listen(early.see):
-                yield early
+            try:
+                with caller.house.event_bus.listen(early.see):
+                    yield early
+            except Exception as error:
+                heard, told = self._questions.heard(future), told_as(error, caller, params)
+                if heard is None or told is None:
+                    raise
+                heard_too = f'{told} Meanwhile {heard.sender} wrote "{heard.text}".'
+                raise ToolError(heard_too, told.fault) from error
 
     async def _answer(
         self, asked: _Asked, early: _Early, deadline: float, *, known: bool

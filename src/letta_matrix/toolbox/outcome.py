@@ -39,21 +39,36 @@ async def outcome_of(caller: Caller, tool: Tool[Any], params: Params) -> Result:
             return await tool.carry_out(caller, params)
     except ToolError:
         raise
-    except TimeoutError as error:
-        text = _SLOW if tool.read_only else _uncertain(caller, params, _UNCERTAIN)
-        raise ToolError(text, Fault.TIMEOUT) from error
-    except HomeserverUnavailable as error:
-        # It may have got the request; only its answer may be lost.
-        text = _AWAY if tool.read_only else _uncertain(caller, params, _MAYBE)
-        raise ToolError(text, Fault.UNAVAILABLE) from error
-    except StoreUnavailable as error:
-        raise ToolError(NO_DATABASE, Fault.UNAVAILABLE) from error
-    except MatrixRequestError as error:
-        fault = _BY_STATUS.get(error.http_status, Fault.REFUSED)
-        raise ToolError(sentence(refusal(error)), fault) from error
     except Exception as error:
-        log.error("a tool failed", who=caller.principal.key, tool=tool.name, exc_info=error)
-        raise ToolError(_BROKEN, Fault.FAILED) from error
+        told = told_as(error, caller, params, reads=tool.read_only)
+        if told is None:
+            log.error("a tool failed", who=caller.principal.key, tool=tool.name, exc_info=error)
+            told = ToolError(_BROKEN, Fault.FAILED)
+        raise told from error
+
+
+def told_as(
+    error: Exception, caller: Caller, params: Params, *, reads: bool = False
+) -> ToolError | None:
+    """A fault in the words that a caller is told, who only `reads` or not; None for a defect of
+    ours."""
+    match error:
+        case ToolError():
+            return error
+        case TimeoutError():
+            text = _SLOW if reads else _uncertain(caller, params, _UNCERTAIN)
+            return ToolError(text, Fault.TIMEOUT)
+        case HomeserverUnavailable():
+            # It may have got the request; only its answer may be lost.
+            text = _AWAY if reads else _uncertain(caller, params, _MAYBE)
+            return ToolError(text, Fault.UNAVAILABLE)
+        case StoreUnavailable():
+            return ToolError(NO_DATABASE, Fault.UNAVAILABLE)
+        case MatrixRequestError():
+            fault = _BY_STATUS.get(error.http_status, Fault.REFUSED)
+            return ToolError(sentence(refusal(error)), fault)
+        case _:
+            return None
 
 
 def _uncertain(caller: Caller, params: Params, text: str) -> str:

@@ -126,6 +126,11 @@ class Questions:
         finally:
             self._expected.pop(future, None)
 
+    def heard(self, expected: asyncio.Future[Answer]) -> Answer | None:
+        """What answers a question that is expected and not opened, and is for nobody else."""
+        one = self._expected.get(expected)
+        return None if one is None else one.answer
+
     @contextmanager
     def open(
         self, question: Question, expected: asyncio.Future[Answer] | None = None

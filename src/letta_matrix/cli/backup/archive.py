@@ -291,7 +291,15 @@ class _Short(tarfile.TarInfo):
         found = super().frombuf(buf, encoding, errors)
         if found.type in _HEADERS and found.size > _LONGEST_HEADER:
             raise tarfile.ReadError("a name in it is too long")
+        if found.type == tarfile.GNUTYPE_SPARSE:
+            found._sparse()
         return found
+
+    def _sparse(self, *_: object) -> None:
+        # Where the holes are is a list of any length, which we never write.
+        raise tarfile.ReadError("a file in it has holes")
+
+    _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _sparse
 
 
 class _Hashing(io.RawIOBase):

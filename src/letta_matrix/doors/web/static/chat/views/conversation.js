@@ -89,8 +89,7 @@ export class Conversation {
     if (!room) return;
     const items = room.timeline.items();
     this.#renderHeader(room);
-    const invitation = room.encrypted ? "Encrypted room: write from another client" : `Message ${room.name}`;
-    this.composer.show(room.id, room, invitation);
+    this.composer.show(room.id, room, invitation(room));
     const all = room.timeline.all();
     // Elsewhere each question begins a thread, and none waits for another.
     const waiting = room.answersAll ? queued(room, room.typing, items) : new Set();
@@ -223,4 +222,12 @@ export class Conversation {
     const shown = (this.thread.root && this.thread.messages.find(id)) || this.messages.find(id);
     /** @type {HTMLElement|null|undefined} */ (shown?.querySelector(".answer"))?.focus({ preventScroll: true });
   }
+}
+
+/** What the message box says while nothing is written. @param {Room} room */
+function invitation(room) {
+  if (room.encrypted) return "Encrypted room: write from another client";
+  const isNamed = room.agentId && !room.answersAll;
+  // Short enough for one line of a phone.
+  return isNamed ? "Message: @ names an agent" : `Message ${room.name}`;
 }
