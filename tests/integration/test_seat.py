@@ -11,14 +11,14 @@ import psycopg
 import pytest
 from sqlalchemy import URL, Connection, select, text, update
 from tests.builders import config_for
-from tests.waiting import eventually
+from tests.waiting import eventually, settled, within
 
 from letta_matrix.app import seat as seat_module
 from letta_matrix.app.seat import RUNNING, STANDBY, Seat
 from letta_matrix.store.database import HEAD, Database, StoreUnavailable
 from letta_matrix.store.faults import LeaseLost
 from letta_matrix.store.fence import Fence
-from letta_matrix.store.leases import now
+from letta_matrix.store.leases import Replica, now
 from letta_matrix.store.meta import Meta
 from letta_matrix.store.schema import leases, replicas
 
@@ -75,6 +75,34 @@ async def test_who_is_first_acts_and_the_others_know_it(new_seat: NewSeat) -> No
     assert [one.replica_id for one in first.replicas] == sorted(
         (first.replica_id, second.replica_id)
     )
+
+
+async def test_a_look_under_way_does_not_bring_back_what_is_let_go(
+    new_seat: NewSeat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit that nobody knows of may be of the epoch before; none may follow in it."""
+    seat = new_seat()
+    await seat.open()
+    await seat.look()
+    before, goes_on, kept = seat.epoch, asyncio.Event(), vars(seat)["_leases"]
+    look_at_all = kept.all
+
+    async def later() -> list[Replica]:
+        await goes_on.wait()
+        return await look_at_all()
+
+    monkeypatch.setattr(kept, "all", later)
+    looking = asyncio.create_task(seat.look())
+    await settled(looking)
+    seat.stand_by()
+    await seat.let_go(for_good=False)
+    seat.wants = True
+    goes_on.set()
+    await within(looking)
+    assert not seat.holds
+    assert not seat.won.is_set()
+    await seat.look()
+    assert seat.epoch == before + 1
 
 
 async def test_of_many_at_once_one_acts(new_seat: NewSeat) -> None:

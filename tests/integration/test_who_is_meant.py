@@ -82,7 +82,10 @@ async def test_a_dm_stays_one_whoever_is_invited_comes_or_goes(
     await ann.answers(direct, 1)
     await ann.bring(direct.room_id, bob)
     await ann.send(direct.room_id, "for Bob alone")
-    await bob.send(direct.room_id, "thanks")
+    thanks = await bob.send(direct.room_id, "thanks")
+    inbox = world.bridge.app.stores.inbox
+    # Who is there is looked at besides: how it is by then, not when it was said.
+    await eventually(lambda: inbox.known([thanks]), what="Bob is heard")
     await leave(bob, direct)
     await ann.send(direct.room_id, "two")
     assert await ann.answers(direct, 2) == ["echo: one", "echo: two"]

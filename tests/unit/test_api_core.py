@@ -310,6 +310,7 @@ async def test_a_token_from_its_making_to_its_end(fresh: Api) -> None:
     gone = await fresh.call("DELETE", f"/api/v1/tokens/{token_id}")
     assert (gone.status_code, gone.content) == (204, b"")
     assert problem(await fresh.call("GET", "/api/v1/whoami", token)) == (401, "unauthorized")
+    await audit_of(fresh, 2)
     unknown = await fresh.call("DELETE", "/api/v1/tokens/abc")
     assert problem(unknown) == (404, "not-found")
     log = await audit_of(fresh, 3)

@@ -224,6 +224,19 @@ async def test_the_first_answer_counts(stage: Stage) -> None:
     assert stage.runtime.answers["call-1"].allow is allowed
 
 
+async def test_what_is_taken_back_before_the_question_stands_does_not_run(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    posting = fake.hold(SEND)
+    stage.follow()
+    await eventually(lambda: fake.matching(SEND))
+    assert await stage.approvals.answer(await stage.stored(), ApprovalStatus.ALWAYS, by=PERSON)
+    assert await stage.approvals.answer(await stage.stored(), ApprovalStatus.DENIED, by=PERSON)
+    posting.set()
+    await eventually(lambda: stage.runtime.answers)
+    assert not stage.runtime.answers["call-1"].allow
+
+
 async def test_what_the_runtime_does_not_offer_cannot_be_chosen(
     stage: Stage, fake: FakeHomeserver
 ) -> None:

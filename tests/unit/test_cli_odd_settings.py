@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.servers import free_port
 
 from letta_matrix.config import ConfigError
 
@@ -58,8 +59,14 @@ def test_what_cannot_be_had(
 ) -> None:
     tmp_path.chmod(0o700)
     file = tmp_path / "config.yaml"
-    sections = {name: SOUND.get(name, {}) | section for name, section in changes.items()}
-    file.write_text(yaml.safe_dump(SOUND | sections))
+    ports = {
+        "appservice": {**SOUND["appservice"], "port": free_port()},
+        "api": {"port": free_port()},
+        "mcp": {"port": free_port(), "websocket_port": free_port()},
+    }
+    sections = SOUND | ports
+    changed = {name: sections.get(name, {}) | section for name, section in changes.items()}
+    file.write_text(yaml.safe_dump(sections | changed))
     file.chmod(0o600)
     ended, text = said(file, "run")
     assert (ended, expected in text) == (status, True), text

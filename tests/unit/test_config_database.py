@@ -1,5 +1,6 @@
 """The password of the bridge's database: from where it comes, and where it shows."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,28 @@ def test_a_comma_in_front_of_the_servers_is_none_between_them(
 def test_most_databases_have_none(tmp_path: Path) -> None:
     assert loaded(tmp_path).database_password == ""
     assert loaded(tmp_path, URL="sqlite:///x.db").database_password == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("pipe", "no regular file"),
+        ("folder", "no regular file"),
+        ("empty", "empty"),
+        ("long", "longer than any"),
+        ("odd", "no text in UTF-8"),
+    ],
+)
+def test_a_file_that_holds_no_password(tmp_path: Path, kind: str, says: str) -> None:
+    path = tmp_path / "secret"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.write_bytes({"empty": b"\n", "long": b"x" * 5_000, "odd": b"\xff"}[kind])
+    with pytest.raises(ConfigError, match=f"should be a file that can be read .*{says}"):
+        loaded(tmp_path, URL=URL, PASSWORD_FILE="secret")
 
 
 @pytest.mark.parametrize(

@@ -139,11 +139,23 @@ async def test_each_edit_after_an_answer_offers_to_ask_anew(
     assert asked(stage) == ["one", "two", "three"]
     # An edit that nothing was asked after has its offer already.
     await said(stage, fake, edit(question["event_id"], "four"))
-    await eventually(lambda: offers(fake)[-1] == GHOST)
+    await eventually(lambda: offers(fake)[-1:] == [GHOST])
     redacted = len(fake.matching("PUT .*/redact/"))
     await said(stage, fake, edit(question["event_id"], "five"))
     await eventually(lambda: len(fake.messages(ROOM, "m.reaction")) == 6)
     assert len(fake.matching("PUT .*/redact/")) == redacted
+
+
+async def test_an_offer_is_made_also_where_nobody_tells_of_earlier_ones(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    question = message("one")
+    await said(stage, fake, question)
+    await stage.idle()
+    unknown = Failure(404, {"errcode": "M_UNRECOGNIZED", "error": "no such endpoint"})
+    fake.fail("GET .*/relations/", unknown)
+    await said(stage, fake, edit(question["event_id"], "two"))
+    await eventually(lambda: offers(fake) == [GHOST])
 
 
 async def test_a_forged_one_is_looked_through(

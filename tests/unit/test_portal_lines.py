@@ -99,6 +99,19 @@ async def test_while_the_bridge_is_away_its_bot_is_invited_to_one_room(
     assert asked == ["kick", "invite"] * 2
 
 
+async def test_a_bot_that_was_banned_from_its_room_is_invited_to_another(
+    bridged: Stage, fake: FakeHomeserver, clock: Clock
+) -> None:
+    clock.stop()
+    first = asyncio.create_task(tell(bridged, "help"))
+    room_id = await heard(bridged, fake, "help")
+    await clock.until(first.done)
+    fake.set_state(room_id, "m.room.member", {"membership": "ban"}, BOT, LINE)
+    second = asyncio.create_task(tell(bridged, "list"))
+    assert await heard(bridged, fake, "list") != room_id
+    await clock.until(second.done)
+
+
 async def test_a_call_that_comes_again_says_nothing_twice_and_has_the_answers(
     bridged: Stage, fake: FakeHomeserver, clock: Clock
 ) -> None:

@@ -19,6 +19,10 @@ class Unlooked:
     """A way that nobody has looked at."""
 
     reaches: bool | None = None
+    forgotten = 0
+
+    def forget(self) -> None:
+        self.forgotten += 1
 
 
 class FakeSeat:
@@ -166,6 +170,8 @@ async def test_one_that_cannot_act_leaves_it_to_others(stage: Stage) -> None:
     stage.seat.give()
     await stage.until("start", "close", "let go")
     assert not stage.seat.holds
+    # Else another that is cut off from the homeserver would make way again at once.
+    assert stage.seat.way.forgotten == 1
 
 
 @pytest.mark.parametrize("why", ["lost", "stop"])

@@ -68,6 +68,14 @@ async def test_two_leases_long_it_has_to_fail(watch: Watch, found: ServerState |
     assert await watch.looked(1, found) is False
 
 
+async def test_what_is_forgotten_is_to_last_anew(watch: Watch) -> None:
+    assert await watch.looked(5, HERE) is True
+    watch.way.forget()
+    assert watch.way.reaches is None
+    assert await watch.looked(4, HERE) is None
+    assert await watch.looked(1, HERE) is True
+
+
 async def test_one_that_comes_and_goes_is_neither(watch: Watch) -> None:
     for _ in range(3):
         assert await watch.looked(4, AWAY) is None

@@ -34,7 +34,7 @@ from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.runtimes.adapters import make_runtime
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.database import StoreUnavailable, file_of
-from letta_matrix.store.turns import Turn
+from letta_matrix.store.turns import Turn, TurnStatus
 
 log = structlog.get_logger()
 
@@ -99,7 +99,9 @@ class Bridge:
         await self.app.dispatcher.queues.drain(within, self._ends_with_us)
 
     def _ends_with_us(self, turn: Turn) -> bool:
-        """Whether nobody else could follow a turn that runs."""
+        """Whether nobody else could follow a turn that runs, or say its end."""
+        if turn.status is TurnStatus.REPLYING:
+            return False
         agent = self.app.stores.directory.get(turn.agent_id)
         runtime = self.app.runtimes.get(agent.runtime) if agent is not None else None
         return runtime is not None and not runtime.capabilities.resume

@@ -87,6 +87,9 @@ class Replicas:
             log.error("this replica cannot act", reason=str(error))
         finally:
             await self._leave(acting)
+        if not acts:
+            # Nobody is to make way again at once for who cannot act.
+            seat.way.forget()
         if not stop.is_set():
             # What is made next has an epoch of its own.
             await seat.let_go(for_good=False)

@@ -151,11 +151,14 @@ class Seat:
 
     async def look(self) -> None:
         """Once; what is found stands in the attributes."""
-        asked_at = since_boot()
+        asked_at, epoch = since_boot(), self.epoch
         wanted = self._seconds if self._may_have_it() else None
         try:
-            beat = await self._leases.beat(self._told(), wanted, self.epoch)
+            beat = await self._leases.beat(self._told(), wanted, epoch)
             found = await self._leases.all()
+            if self.epoch != epoch:
+                # Let go of meanwhile: what was found is of the time before.
+                return
             self.replicas = [replace(it, state=self._state_of(it)) for it in found]
             if beat.schema < HEAD and (self._migrates or not self._others()):
                 await self.database.migrate()

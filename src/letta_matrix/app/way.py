@@ -32,6 +32,10 @@ class Way:
             return None
         return self._leads
 
+    def forget(self) -> None:
+        """Begin to look anew, as who has not looked yet."""
+        self._leads = None
+
     async def run(self) -> None:
         """Look, for ever."""
         while True:

@@ -72,12 +72,17 @@ def _path(config: Path, name: str) -> Path | None:
 
 
 def _password_in(config: Path, path: Path) -> str:
-    problem = "it is no file, or longer than any password"
+    problem = ""
     try:
-        with path.open("rb") as file:
-            said = file.read(_LONGEST + 1) if path.is_file() else b""
-        if 0 < len(said) <= _LONGEST:
-            return said.decode().strip("\r\n")
+        # A pipe or a device may be read without end.
+        if path.exists() and not path.is_file():
+            problem = "it is no regular file"
+        elif path.stat().st_size > _LONGEST:
+            problem = "it is longer than any password"
+        elif said := path.read_bytes().decode().strip("\r\n"):
+            return said
+        else:
+            problem = "it is empty"
     except OSError as error:
         problem = str(error.strerror)
     except UnicodeDecodeError:

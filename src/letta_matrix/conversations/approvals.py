@@ -94,7 +94,12 @@ class Approvals:
         if status not in _DECISIONS or (status is ApprovalStatus.ALWAYS and not approval.always):
             raise ValueError(f"{approval.tool} cannot be answered with {status}")
         if approval.status is ApprovalStatus.ALWAYS and status is ApprovalStatus.DENIED:
-            return await self.store.take_back(approval, by=by, reason=reason)
+            if not await self.store.take_back(approval, by=by, reason=reason):
+                return False
+            if (question := self._questions.get(approval.key)) is not None:
+                # Told as it stands now, by whoever tells the runtime only later.
+                question.settled = None
+            return True
         if time.time() >= approval.expires_at:
             return False
         allows = status is not ApprovalStatus.DENIED

@@ -108,9 +108,12 @@ class Withdrawals:
         for turn_id in {one.joined_to or one.turn_id for one in amended.turns}:
             await self._dispatcher.queues.over(turn_id)
         cause = txn_id(turn.event_id, turn.agent_id, "revise", str(amended.amendment.at))
+        ghost = self._homeserver.acting_as(agent.user_id)
         try:
-            ghost = self._homeserver.acting_as(agent.user_id)
             await _clear_taken_up(ghost, turn, amended.amendment.at)
+        except (MatrixRequestError, HomeserverUnavailable) as error:
+            log.debug("an offer is not taken back", turn=turn.turn_id, reason=str(error))
+        try:
             await ghost.react(turn.room_id, turn.event_id, ASK_AGAIN, cause)
         except (MatrixRequestError, HomeserverUnavailable) as error:
             log.debug("asking anew is not offered", turn=turn.turn_id, reason=str(error))
@@ -162,7 +165,7 @@ async def _clear_taken_up(ghost: Intent, turn: Turn, at: float) -> None:
     since = max((one.sent_ms for one in ours), default=0)
     theirs = (one for one in found if one.raw["sender"] == turn.sender)
     taps = [one for one in theirs if since <= one.sent_ms <= at * 1000]
-    for one in [*ours, *taps] if taps else []:
+    for one in [*taps, *ours] if taps else []:
         event_id = str(one.raw["event_id"])
         with contextlib.suppress(MForbidden):
             await ghost.redact(turn.room_id, event_id, txn_id(event_id, turn.agent_id, "taken up"))

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Scope
 from letta_matrix.common import clock
-from letta_matrix.common.json_fields import mapping
+from letta_matrix.common.json_fields import mapping, string_of
 from letta_matrix.common.parts import part
 from letta_matrix.common.waiting import is_set
 from letta_matrix.matrix.content import MARKER
@@ -89,12 +89,16 @@ class LineOperations:
         key = f"line room {bridge.name}"
         room_id = await self._meta.get(key) or ""
         with self._heard(bridge.bot) as heard:
-            if room_id not in joined:
+            there = await _membership(line, room_id, bridge.bot) if room_id in joined else "ban"
+            if there == "ban":
                 content = {"preset": "private_chat", "is_direct": True, "invite": [bridge.bot]}
                 room_id = await line.create_room(content)
                 await self._meta.set(key, room_id)
-            elif bridge.bot not in await line.joined_members(room_id):
-                await _invited_anew(line, room_id, bridge.bot)
+            elif there != "join":
+                if there == "invite":
+                    # One that came while the bridge was starting is taken by nobody any more.
+                    await line.kick(room_id, bridge.bot)
+                await line.invite(room_id, bridge.bot)
             until = clock.now() + _COMES_WITHIN
             while bridge.bot not in await line.joined_members(room_id):
                 if not await is_set(heard, until - clock.now()):
@@ -117,11 +121,10 @@ class LineOperations:
             yield heard
 
 
-async def _invited_anew(line: Intent, room_id: str, bot: str) -> None:
-    """An invite that came while the bridge was starting is taken by nobody any more."""
-    if (await line.state(room_id, "m.room.member", bot)).get("membership") == "invite":
-        await line.kick(room_id, bot)
-    await line.invite(room_id, bot)
+async def _membership(line: Intent, room_id: str, user_id: str) -> str:
+    """ "" where they were never there."""
+    state = await line.state(room_id, "m.room.member", user_id)
+    return string_of(state, "membership")
 
 
 async def _said(caller: Caller, line: Intent, room_id: str, text: str) -> str:

@@ -187,7 +187,9 @@ class AskingPeople:
                 if heard is None or told is None:
                     raise
                 heard_too = f'{told} Meanwhile {heard.sender} wrote "{heard.text}".'
-                raise ToolError(heard_too, told.fault) from error
+                raise ToolError(
+                    heard_too, told.fault, retry_after=told.retry_after, detail=told.detail
+                ) from error
 
     async def _answer(
         self, asked: _Asked, early: _Early, deadline: float, *, known: bool

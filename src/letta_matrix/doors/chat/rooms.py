@@ -55,7 +55,7 @@ async def _admit(context: CommandContext, agent: Agent, person: str) -> Admitted
             "agents.invite", step=agent.agent_id, agent_id=agent.agent_id, user_id=person
         )
     except ToolError as error:
-        if not error.detail:
+        if error.detail not in [one.value for one in Admitted]:
             raise
         return Admitted(error.detail)
     return Admitted(done["outcome"])

@@ -54,7 +54,7 @@ async def cancel(context: CommandContext) -> str | None:
     try:
         await context.do("turns.stop", event_id=target)
     except ToolError as error:
-        if not error.detail:
+        if error.detail not in set(Unstopped):
             raise
         # Before a crash they may have been stopped already, and then they say so themselves.
         return None if context.recovered else _unstopped(error.detail, target)
