@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 import yaml
 from tests.fake_homeserver import FakeHomeserver
+from tests.servers import free_port
 from tests.unit.test_health import config_on
 from tests.waiting import within
 
@@ -228,6 +229,8 @@ async def test_commands_say_it_in_one_line(
     settings = {
         "homeserver": {"url": config.homeserver.url, "domain": "test"},
         "appservice": {"as_token": "a", "hs_token": "h", "port": config.appservice.port},
+        "api": {"port": free_port()},
+        "mcp": {"port": free_port(), "websocket_port": free_port()},
         "runtimes": [{"type": "memory"}],
         "database": {"url": f"sqlite:///{killed}"},
     }

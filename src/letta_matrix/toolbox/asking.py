@@ -186,10 +186,8 @@ class AskingPeople:
                 heard, told = self._questions.heard(future), told_as(error, caller, params)
                 if heard is None or told is None:
                     raise
-                heard_too = f'{told} Meanwhile {heard.sender} wrote "{heard.text}".'
-                raise ToolError(
-                    heard_too, told.fault, retry_after=told.retry_after, detail=told.detail
-                ) from error
+                told.args = (f'{told} Meanwhile {heard.sender} wrote "{heard.text}".',)
+                raise told from error.__cause__
 
     async def _answer(
         self, asked: _Asked, early: _Early, deadline: float, *, known: bool
