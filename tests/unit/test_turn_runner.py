@@ -13,7 +13,7 @@ from tests.scripts import DONE, FOR_EVER
 from tests.stage import Stage
 from tests.waiting import Clock, eventually, settled, within
 
-from letta_matrix.conversations import notices
+from letta_matrix.conversations import notices, turn_runner
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.runtimes.faults import (
     AgentGone,
@@ -139,6 +139,25 @@ async def test_a_turn_in_flight_is_followed_not_asked_again(
     await stage.runner.run(again, recovered=True)
     assert fake.bodies(ROOM) == ["One, two."]
     assert len(stage.runtime.asked) == 1
+
+
+async def test_an_end_does_not_wait_for_a_homeserver_that_is_away(
+    stage: Stage, fake: FakeHomeserver, clock: Clock
+) -> None:
+    def growing(_request: TurnRequest) -> Iterator[TurnEvent | float]:
+        yield TextDelta("0", "One,")
+        yield FOR_EVER
+
+    stage.runtime.script = growing
+    fake.hold("PUT .*/send/")
+    clock.stop()
+    task = asyncio.create_task(stage.run("count"))
+    await clock.until(lambda: fake.matching("PUT .*/send/"), step=0.1)
+    task.cancel()
+    await settled(task)
+    clock.advance(turn_runner._FAREWELL)
+    await asyncio.gather(within(task), return_exceptions=True)
+    assert task.cancelled()
 
 
 async def test_a_frozen_reply_needs_no_runtime(stage: Stage, fake: FakeHomeserver) -> None:

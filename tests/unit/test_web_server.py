@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from starlette.types import Receive, Scope, Send
-from tests.waiting import Clock, eventually, settled
+from tests.waiting import Clock, eventually, settled, within
 
 from letta_matrix.common.connections import admission
 from letta_matrix.common.connections.admission import Connections
@@ -161,6 +161,22 @@ async def test_who_waits_for_an_answer_or_is_idle_stays(
     await long_after()
     echo.answers.set()
     assert await answering
+    streams[1].close()
+
+
+async def test_who_is_not_answered_by_the_end_is_asked_to_come_again(
+    echo: Echo, connections: Connections
+) -> None:
+    server = AsgiServer(echo, connections)
+    await server.start("127.0.0.1", 0)
+    streams = await asyncio.open_connection("127.0.0.1", server.port)
+    streams[1].write(GET.replace(b" / ", b" /slow ") + b"\r\n")
+    await eventually(lambda: echo.asked)
+    closing = asyncio.create_task(server.close())
+    said = await within(streams[0].read())
+    assert said.startswith(b"HTTP/1.1 503 ")
+    assert b"retry-after: 2" in said
+    await within(closing)
     streams[1].close()
 
 

@@ -1,6 +1,7 @@
 """One agent's reply to one message, as Matrix events that grow and end exactly once."""
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 
 import structlog
@@ -165,12 +166,14 @@ class Reply:
         """Send what is owed, in order; returns event ids by txn id, not yet recorded."""
         return await self._owed.deliver()
 
-    async def stop(self) -> None:
-        """Stop growing, after the request under way."""
+    async def stop(self, within: float | None = None) -> None:
+        """Stop growing, after the request under way; that is cut off after `within` seconds."""
         if self._growing is not None:
             # Cancelled between requests: the outcome of one cut short would be unknown.
-            async with self._sending:
-                self._growing.cancel()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within), self._sending:
+                    self._growing.cancel()
+            self._growing.cancel()
             (result,) = await asyncio.gather(self._growing, return_exceptions=True)
             if not isinstance(result, asyncio.CancelledError):
                 log.warning("a reply stopped growing", turn=self.turn.turn_id, error=repr(result))

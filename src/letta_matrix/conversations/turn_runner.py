@@ -1,5 +1,6 @@
 """Runs one turn from wherever it stands to its end: ask or follow, show, freeze, deliver."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -35,6 +36,8 @@ log = structlog.get_logger()
 
 _TOLD_INSTEAD = {Passage.SPENT: notices.CONTACT_SPENT, Passage.GONE: notices.PORTAL_GONE}
 
+_FAREWELL = 1.0
+"""Seconds that a request has at the end of the bridge; after that it is one that was cut off."""
 _STOP_GRACE = 3.0
 """Seconds a cancelled turn has to end by itself."""
 
@@ -114,6 +117,10 @@ class TurnRunner:
                 here = self._portals.voice(agent, turn.room_id)
                 await self._answer(turn, here, reply, recovered=recovered)
             await self._speaker.deliver(turn, reply)
+        except asyncio.CancelledError:
+            # Whoever goes on with it looks for what was under way.
+            await reply.stop(_FAREWELL)
+            raise
         finally:
             del self._replies[turn.turn_id]
             await reply.stop()

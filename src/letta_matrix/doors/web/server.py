@@ -22,6 +22,7 @@ _HEAD_SECONDS = 20.0
 _SLOWEST = 5_000.0
 """Bytes of a body a second."""
 _TICK = 1.0
+_LATER = b"The bridge ends, or another one takes its place: ask again.\n"
 _PING_INTERVAL = 30.0
 _PING_TIMEOUT = 15.0
 """Seconds between pings, and for the answer to one."""
@@ -164,6 +165,31 @@ class _Server(uvicorn.Server):
         yield
 
 
+class _Cut:
+    """The application; who is still being answered when the server ends is asked to come again."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        has_begun = False
+
+        async def noted(message: Any) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        except asyncio.CancelledError:
+            if has_begun or scope["type"] != "http":
+                raise
+            headers = [(b"retry-after", b"2"), (b"content-type", b"text/plain; charset=utf-8")]
+            headers.append((b"content-length", str(len(_LATER)).encode()))
+            await send({"type": "http.response.start", "status": 503, "headers": headers})
+            await send({"type": "http.response.body", "body": _LATER})
+
+
 class AsgiServer:
     """Serves an application on one address.
 
@@ -184,7 +210,7 @@ class AsgiServer:
     ) -> None:
         web_socket: Any = partial(_web_socket, connections) if largest_message else "none"
         config = uvicorn.Config(
-            app,
+            _Cut(app),
             http=_Connection,
             lifespan="off",
             ws=web_socket,

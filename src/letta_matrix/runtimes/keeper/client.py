@@ -1,7 +1,6 @@
 """The bridge's side of the keeper: attach, send, replay."""
 
 import asyncio
-import contextlib
 import itertools
 import struct
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from letta_matrix.common.waiting import ended
 from letta_matrix.runtimes.keeper import wire
 from letta_matrix.runtimes.keeper.places import Attached, KeeperFault, KeeperPlace, refusal
 from letta_matrix.runtimes.keeper.wire import Frame
@@ -102,9 +102,7 @@ class KeeperClient:
     async def close(self) -> None:
         """Detach; the keeper and what it holds stay."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await ended(self._task)
 
     def send(self, text: bytes, *, everywhere: bool = False) -> None:
         """Send a frame on the upstream connection of `link`'s generation, or nowhere; on the
