@@ -59,12 +59,13 @@ async def test_a_restart_goes_on(
         rooms = await asyncio.gather(*map(world.meet, agents))
         await ann.send(rooms[0].room_id, "hello")
         assert await ann.answers(rooms[0], 1) == ["echo: hello"]
-        await ann.send(rooms[1].room_id, "hang")
-        await eventually(lambda: world.asked(rooms[1]))
         await world.ready()
     async with bridge_on(homeserver, tmp_path, ann, runtime, database=section) as world:
         health = await world.health()
         assert health["homeserver_writes"] == health["counters"]["pings"] + 1
+        await ann.send(rooms[1].room_id, "hang")
+        await eventually(lambda: world.asked(rooms[1]))
+    async with bridge_on(homeserver, tmp_path, ann, runtime, database=section):
         await ann.send(rooms[0].room_id, "remember me?")
         assert (await ann.answers(rooms[0], 2))[1] == "echo: remember me?"
 
