@@ -138,6 +138,57 @@ async def test_a_lease_that_has_ended_and_was_not_taken_goes_on(
     assert not seat.lost.is_set()
 
 
+async def test_who_has_lost_it_knows_at_once_who_acts(
+    new_seat: NewSeat, database: Database
+) -> None:
+    first, second = await two(new_seat)
+    await lapse(database)
+    await second.look()
+    await first.look()
+    first.stand_by()
+    assert first.active is not None
+    assert first.active.replica_id == second.replica_id
+    assert first.told()["epoch"] == second.epoch
+    await lapse(database)
+    await first.look()
+    first.stand_by()
+    assert (first.active, first.told()["epoch"]) == (None, 0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "left", "states"),
+    [(300, range(200, 301), {"active", "standby"}), (601, range(1), {"silent"})],
+)
+async def test_what_is_known_grows_old(
+    new_seat: NewSeat,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: int,
+    left: range,
+    states: set[str],
+) -> None:
+    acts, other = await two(new_seat)
+    await acts.look()
+    await other.look()
+    later = seat_module.since_boot() + seconds
+    monkeypatch.setattr(seat_module, "since_boot", lambda: later)
+    told = other.told()
+    assert int(cast("float", told["lease_seconds_left"])) in left
+    assert {one["state"] for one in replicas_in(told)} == states
+    assert all(one["seen_seconds_ago"] >= seconds for one in replicas_in(told))
+
+
+async def test_whose_lease_has_ended_is_not_shown_to_act(
+    new_seat: NewSeat, database: Database
+) -> None:
+    acts, other = await two(new_seat)
+    await acts.look()
+    await lapse(database)
+    other.wants = False
+    await other.look()
+    states = {one["replica"]: one["state"] for one in replicas_in(other.told())}
+    assert states == {acts.replica_id: "silent", other.replica_id: "standby"}
+
+
 async def test_what_acted_before_another_did_is_over_though_the_seat_is_taken_again(
     new_seat: NewSeat, database: Database
 ) -> None:

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -203,6 +204,23 @@ def test_the_report_is_shown_in_short_lines() -> None:
     well = {"troubles": [], "warnings": [], "replica": None, "checks": checks[:1]}
     assert overview.for_people(well) == "troubles: none\nwarnings: none\nreplica: none"
     assert overview._WHY not in overview.for_people({**report, "agents_in_trouble": 0})
+
+
+def test_replicas_are_shown_one_a_line() -> None:
+    one: dict[str, Any] = {"replica": "aa", "state": "active", "version": "1"}
+    one |= {"seen_seconds_ago": 0.4, "reaches_homeserver": None}
+    other = {**one, "replica": "bb", "state": "standby", "reaches_homeserver": False}
+    gone = {**one, "replica": "cc", "state": "silent", "seen_seconds_ago": 90.4, "address": "c:1"}
+    told = {"replica": "bb", "epoch": 3, "replicas": [one, other, gone]}
+    assert overview.for_people({"replica": told}).split("\n") == [
+        "replica:",
+        "  replica: bb",
+        "  epoch: 3",
+        "  replicas:",
+        "    aa: active, version 1",
+        "    bb: standby, version 1, does not reach the homeserver (this one)",
+        "    cc at c:1: silent, version 1, last heard of 90 s ago",
+    ]
 
 
 @pytest.mark.parametrize(

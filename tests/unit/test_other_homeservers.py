@@ -210,8 +210,14 @@ async def test_a_ping_that_somebody_does_not_pass_on_is_no_missing_one(
             ),
             "another program answers there (HTTP 404)",
         ),
+        (
+            Fault(
+                502, {"errcode": "M_BAD_STATUS", "error": "Appservice returned status 503 Service"}
+            ),
+            "a proxy before the bridge finds none there that takes it now",
+        ),
     ],
-    ids=["token", "hs_token", "status"],
+    ids=["token", "hs_token", "status", "proxy"],
 )
 async def test_what_is_wrong_is_said_of_their_words_too(
     database_file: Path, fault: Fault, told: str

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.builders import config_for
+from tests.fake_homeserver import FakeHomeserver, Fault
 from tests.waiting import Clock, eventually
 
 from letta_matrix.app import way as way_module
@@ -24,7 +25,7 @@ class Watch:
         self.looks = 0
         self._clock = clock
 
-    async def look(self, _way: Way) -> ServerState:
+    async def look(self, _way: Way, _token: str) -> ServerState:
         self.looks += 1
         if isinstance(self.found, Exception):
             raise self.found
@@ -80,3 +81,33 @@ async def test_one_that_comes_and_goes_is_neither(watch: Watch) -> None:
     for _ in range(3):
         assert await watch.looked(4, AWAY) is None
         assert await watch.looked(4, HERE) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "errcode", "is_reached"),
+    [
+        (200, "", True),
+        (401, "M_UNKNOWN_TOKEN", False),
+        (401, "M_MISSING_TOKEN", False),
+        (403, "M_FORBIDDEN", True),
+        (429, "M_LIMIT_EXCEEDED", True),
+        (502, "", False),
+    ],
+)
+async def test_who_is_not_let_in_does_not_reach_it(
+    fake: FakeHomeserver, tmp_path: Path, status: int, errcode: str, is_reached: bool
+) -> None:
+    way = Way(config_for(tmp_path, homeserver={"url": fake.url, "domain": "test"}))
+    body = {"errcode": errcode} if errcode else {"user_id": "@letta:test"}
+    fake.fail("account/whoami", Fault(status, body))
+    assert await way._found() is is_reached
+
+
+async def test_the_earlier_token_lets_it_in_too(fake: FakeHomeserver, tmp_path: Path) -> None:
+    service = {"as_token": "new", "hs_token": "h", "earlier_as_token": "old"}
+    way = Way(
+        config_for(tmp_path, homeserver={"url": fake.url, "domain": "test"}, appservice=service)
+    )
+    fake.fail("account/whoami", Fault(401, {"errcode": "M_UNKNOWN_TOKEN"}))
+    assert await way._found() is True
+    assert len(fake.matching("account/whoami")) == 2

@@ -65,8 +65,9 @@ def cut_off(replicas: Sequence[Replica]) -> Trouble | None:
     if not hosts:
         return None
     return Trouble(
-        "a replica that stands by does not reach the homeserver, so that it is of no use",
-        "see what is in between, and whether its homeserver.url leads there",
+        "a replica that stands by does not reach the homeserver, or is not let in there, so that "
+        "it is of no use",
+        "see what is in between, and whether its homeserver.url and as_token are as elsewhere",
         some_of(hosts),
         warns=True,
     )

@@ -35,6 +35,7 @@ _STATUS = re.compile(r"(?:HTTP|status)(?: response)? (\d{3})")
 PING_SPEC = "v1.7"
 _FLAGS = ("fi.mau.msc2659", "fi.mau.msc2659.stable")
 """What homeservers called the ping before that version."""
+_GATEWAYS = ("502", "503", "504")
 _CONTAINER = (
     "Nobody listens there, as seen from the homeserver. In a container, 127.0.0.1 and localhost "
     "are the container itself: name an address of this machine, and let appservice.hostname be "
@@ -166,6 +167,12 @@ def _unreached(error: MatrixRequestError, url: str) -> Trouble:
     at = _at(url)
     if status is not None and status[1] in ("401", "403"):
         return Trouble(f"{at}: its hs_token is not ours (HTTP {status[1]})", _COPY)
+    if status is not None and status[1] in _GATEWAYS:
+        return Trouble(
+            f"{at}: a proxy before the bridge finds none there that takes it now, or another "
+            f"program answers there (HTTP {status[1]})",
+            f"See which bridges that proxy has as its upstreams, and whether they run. {_CHANGE}",
+        )
     if status is not None:
         return Trouble(
             f"{at}: another program answers there (HTTP {status[1]}), or there is a path in the "

@@ -63,9 +63,9 @@ class Seat:
         self.wants = True
         self.won, self.lost, self.outdone = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.epoch = 0
-        self.replicas: list[Replica] = []
+        self._found: list[Replica] = []
         self.lease: Lease | None = None
-        self._lease_at = self._valid_until = 0.0
+        self._found_at = self._valid_until = 0.0
         self._changed = asyncio.Event()
         self._failing: Trouble | None = None
 
@@ -93,11 +93,20 @@ class Seat:
     def active(self) -> Replica | None:
         """The other replica that acts, as far as is known."""
         lease = self.lease
-        if lease is None or lease.left < since_boot() - self._lease_at:
+        if lease is None or self._left < 0 or lease.holder == self.replica_id:
             return None
-        if lease.holder == self.replica_id:
-            return None
-        return next((one for one in self.replicas if one.replica_id == lease.holder), None)
+        return next((one for one in self._found if one.replica_id == lease.holder), None)
+
+    @property
+    def replicas(self) -> list[Replica]:
+        """Those that the last look found, as they are by now if nothing was heard of them since."""
+        age = since_boot() - self._found_at
+        return [self._by_now(replace(one, seen=one.seen + age)) for one in self._found]
+
+    @property
+    def _left(self) -> float:
+        """For how many more seconds the lease that is known goes on; negative: it has ended."""
+        return 0.0 if self.lease is None else self.lease.left - (since_boot() - self._found_at)
 
     def told(self) -> dict[str, object]:
         """How this replica is, and which there are, for operators."""
@@ -106,7 +115,7 @@ class Seat:
             "replica": self.replica_id,
             "state": self.state,
             "epoch": 0 if lease is None else lease.epoch,
-            "lease_seconds_left": 0.0 if lease is None else round(max(lease.left, 0.0), 1),
+            "lease_seconds_left": round(max(self._left, 0.0), 1),
             "replicas": [
                 {
                     "replica": one.replica_id,
@@ -159,11 +168,10 @@ class Seat:
             if self.epoch != epoch:
                 # Let go of meanwhile: what was found is of the time before.
                 return
-            self.replicas = [replace(it, state=self._state_of(it)) for it in found]
+            self._found, self.lease, self._found_at = found, beat.lease, asked_at
             if beat.schema < HEAD and (self._migrates or not self._others()):
                 await self.database.migrate()
             self._failing = self._misfit(beat.schema)
-            self.lease, self._lease_at = beat.lease, asked_at
             if self._failing is not None and self.epoch:
                 await self._leases.release(self.replica_id)
         except StoreError as error:
@@ -208,7 +216,9 @@ class Seat:
 
     def stand_by(self) -> None:
         """What was held is not held any more, and may be looked for again."""
-        self.epoch, self._valid_until, self.lease = 0, 0.0, None
+        self.epoch, self._valid_until = 0, 0.0
+        if self.lease is not None and self.lease.holder == self.replica_id:
+            self.lease = None
         self._changed.set()
         self.won.clear()
         self.lost.clear()
@@ -231,11 +241,15 @@ class Seat:
 
     def _others(self) -> list[Replica]:
         """The replicas beside this one that are there."""
-        others = (one for one in self.replicas if one.replica_id != self.replica_id)
-        return [one for one in others if one.state != SILENT]
+        # As they were found: what no look could ask for makes nobody silent who may take over.
+        others = (one for one in self._found if one.replica_id != self.replica_id)
+        return [one for one in others if one.seen <= self._seconds]
 
-    def _state_of(self, one: Replica) -> str:
-        return SILENT if one.seen > self._seconds else one.state
+    def _by_now(self, one: Replica) -> Replica:
+        lease = self.lease
+        held = lease is not None and lease.holder == one.replica_id
+        is_over = held and one.state == RUNNING and self._left < 0
+        return replace(one, state=SILENT) if is_over or one.seen > self._seconds else one
 
     def _misfit(self, schema: str) -> Trouble | None:
         """Why this version cannot act on a schema, if it cannot."""
@@ -254,7 +268,7 @@ class Seat:
 
     def _lose(self) -> None:
         if self.epoch and not self.lost.is_set():
-            log.warning("another replica acts from now on", replica=self.replica_id)
+            log.warning("this replica does not act any more", replica=self.replica_id)
             self.lost.set()
             self._changed.set()
 

@@ -1,4 +1,4 @@
-"""The way from this replica to the homeserver: whether it has led there for a while."""
+"""The way from this replica to the homeserver: whether it has led there for a while, and in."""
 
 import asyncio
 
@@ -7,6 +7,7 @@ import structlog
 from letta_matrix.access.route import route_to
 from letta_matrix.common import clock
 from letta_matrix.config import Config
+from letta_matrix.config.types import secret_of
 from letta_matrix.matrix.watch import ServerState, look
 
 log = structlog.get_logger()
@@ -19,7 +20,9 @@ class Way:
 
     def __init__(self, config: Config) -> None:
         self.url, self.route = config.homeserver.url, route_to(config)
-        lease = config.replica.lease
+        service, lease = config.appservice, config.replica.lease
+        tokens = (service.as_token.get_secret_value(), secret_of(service.earlier_as_token))
+        self._tokens = [token for token in tokens if token]
         self._while, self._pause = 2 * lease, min(_LONGEST_PAUSE, lease / 2)
         self._leads: bool | None = None
         self._since = 0.0
@@ -47,7 +50,10 @@ class Way:
 
     async def _found(self) -> bool:
         try:
-            return await look(self) is ServerState.HERE
+            for token in self._tokens:
+                if await look(self, token) is ServerState.HERE:
+                    return True
+            return False
         except Exception as error:
             # Without a look it would stay as it was for ever.
             log.error("the homeserver could not be looked at", exc_info=error)

@@ -21,6 +21,9 @@ _WHY = (
 
 _NEAREST = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read, not bound
 
+_SILENT = 10.0
+"""Seconds after which a replica that tells nothing is said to."""
+
 _EMPTY = {"runtimes": "nothing odd has come from it"}
 """What a part of the report means by holding nothing."""
 
@@ -69,7 +72,9 @@ def status(
 def for_people(report: Mapping[str, object]) -> str:
     """What /health says, as short lines."""
     # The checks say what the troubles do, and what to do.
-    shown = {**report, **_of_checks(report)} if "checks" in report else report
+    shown = {**report, **_of_checks(report)} if "checks" in report else {**report}
+    if isinstance(replica := report.get("replica"), Mapping):
+        shown["replica"] = _of_replicas(cast("Mapping[str, object]", replica))
     parts = (
         _lines(name.replace("_", " "), part, _EMPTY.get(name))
         for name, part in shown.items()
@@ -90,6 +95,20 @@ def _of_checks(report: Mapping[str, object]) -> dict[str, list[str]]:
         if check["remedy"]:
             found[check["state"]].append(f"  what to do: {check['remedy']}")
     return {f"{state}s": lines for state, lines in found.items()}
+
+
+def _of_replicas(told: Mapping[str, object]) -> dict[str, object]:
+    replicas = cast("list[Mapping[str, object]]", told["replicas"])
+    return {**told, "replicas": [_replica(one, told["replica"]) for one in replicas]}
+
+
+def _replica(one: Mapping[str, object], this: object) -> str:
+    at = f" at {one['address']}" if "address" in one else ""
+    cut = ", does not reach the homeserver" if one["reaches_homeserver"] is False else ""
+    seen = cast("float", one["seen_seconds_ago"])
+    heard = f", last heard of {seen:.0f} s ago" if seen > _SILENT else ""
+    here = " (this one)" if one["replica"] == this else ""
+    return f"{one['replica']}{at}: {one['state']}, version {one['version']}{cut}{heard}{here}"
 
 
 def _lines(name: str, value: object, empty: str | None = None) -> list[str]:

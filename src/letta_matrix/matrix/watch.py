@@ -7,6 +7,7 @@ interest (FACTS 2), so somebody has to notice the restart and wake it.
 import asyncio
 import contextlib
 from enum import Enum, auto
+from http import HTTPStatus
 from typing import Protocol
 
 import aiohttp
@@ -76,20 +77,26 @@ async def until_back(homeserver: Requests) -> ServerState:
     return worst
 
 
-async def look(homeserver: Looked) -> ServerState:
-    """Ask for `/_matrix/client/versions`, on a connection of its own."""
-    url = URL(homeserver.url) / "_matrix/client/versions"
+async def look(homeserver: Looked, token: str = "") -> ServerState:
+    """Ask for `/_matrix/client/versions`, or whose a token is, on a connection of its own. One
+    that does not take the token is AWAY."""
+    url = URL(homeserver.url) / "_matrix/client"
+    url /= "v3/account/whoami" if token else "versions"
+    headers = {"Authorization": f"Bearer {token}"} if token else None
     timeout = aiohttp.ClientTimeout(total=_ANSWER_TIMEOUT)
     try:
-        response, body = await homeserver.route.ask("GET", url, timeout)
+        response, body = await homeserver.route.ask("GET", url, timeout, headers=headers)
     except TimeoutError:
         return ServerState.AWAY if homeserver.route.process == "" else ServerState.SLOW
     except (aiohttp.ClientError, answers.ForeignAnswer):
         return ServerState.AWAY
     answer = answers.parsed(body)
     # Somebody else's page is there in its place otherwise.
-    speaks = answers.text_of(answer, "errcode") or "versions" in (answer or {})
-    return ServerState.HERE if response.status < 500 and speaks else ServerState.AWAY
+    told = "user_id" if token else "versions"
+    speaks = answers.text_of(answer, "errcode") or told in (answer or {})
+    refused = token and response.status == HTTPStatus.UNAUTHORIZED
+    is_here = response.status < 500 and speaks and not refused
+    return ServerState.HERE if is_here else ServerState.AWAY
 
 
 async def _until_refused(homeserver: Requests) -> None:
