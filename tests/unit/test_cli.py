@@ -63,6 +63,12 @@ def _letta_matrix(*arguments: str, cwd: Path, stdin: str = "") -> subprocess.Com
         return subprocess.CompletedProcess(argv, status or 0, *said)
 
 
+ANSWERS = (
+    *("--homeserver", "http://localhost", "--domain", "test"),
+    *("--runtime", "ws://localhost:4500", "--admin", "@me:test"),
+)
+
+
 def _started(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *arguments], capture_output=True, text=True, cwd=cwd, check=False
@@ -98,6 +104,7 @@ def test_help_lists_the_commands_and_imports_nothing_heavy(tmp_path: Path) -> No
         (("up", "--model-api-key", "sk-secret"), 1, "needs --model-base-url"),
         (("init", "--homeserver", "localhost"), 2, "expected a URL that starts with http://"),
         (("init", "--homeserver", "http://h:x"), 2, "expected a URL"),
+        (("init", *ANSWERS, "--directory", "/dev/null/x"), 1, "there is no folder /dev/null/x"),
         (("nonsense",), 2, "No such command"),
     ],
 )

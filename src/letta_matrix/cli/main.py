@@ -15,6 +15,7 @@ _FAILURES = {
     "letta_matrix.stack.errors": "StackError",
     "letta_matrix.store.database": "StoreError",
     "letta_matrix.common.connections.listening": "PortTakenError",
+    "letta_matrix.common.private_files": "UnwritableError",
 }
 
 
