@@ -198,7 +198,8 @@ def _ask(question: str, suggestion: str) -> str:
 def _url(text: str, *schemes: str) -> str:
     without_password(text, "keys go into config.yaml or the environment, once it is written")
     if not is_address(text, *schemes):
-        raise BadInput(f"{text}: expected a URL that starts with {schemes[0]}://")
+        starts = " or ".join(f"{scheme}://" for scheme in schemes)
+        raise BadInput(f"{text}: expected a URL that starts with {starts}")
     return text.rstrip("/")
 
 

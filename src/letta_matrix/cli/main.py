@@ -9,6 +9,7 @@ from letta_matrix.cli.faults import BadInput, Failure
 _BAD_INPUT = {
     "letta_matrix.config.faults": "ConfigError",
     "letta_matrix.access.grants": "BadGrant",
+    "letta_matrix.stack.errors": "BadFlagError",
 }
 _FAILURES = {
     "letta_matrix.cli.backup.faults": "BackupError",
