@@ -14,6 +14,9 @@ from letta_matrix.runtimes.protocol import (
     TurnRequest,
 )
 
+LONG_COMMAND = "ls;" * 67 + "rm"
+"""What is at its end is to be seen before it is allowed, on a phone too."""
+
 
 def careful_script(request: TurnRequest) -> Iterable[TurnEvent | float]:
     """Asks before it runs something, counts for ever, describes pictures, or says it back."""
@@ -32,7 +35,8 @@ def careful_script(request: TurnRequest) -> Iterable[TurnEvent | float]:
 
 
 def _careful(request: TurnRequest) -> Generator[TurnEvent | float, Answer | None]:
-    call, command = f"call {request.message_id}", "ls notes"
+    call = f"call {request.message_id}"
+    command = LONG_COMMAND if "in full" in request.text else "ls notes"
     yield ToolStarted(call, "Bash", command)
     answer = yield ApprovalRequested(call, "Bash", {"command": command}, True)
     allowed = answer is not None and answer.allow

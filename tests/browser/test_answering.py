@@ -6,14 +6,36 @@ from playwright.async_api import Locator, Request, Route, expect
 from tests.browser.chat_page import ChatPage, OpenPage, opened
 from tests.browser.furniture import AgentRoom
 from tests.browser.matrix_user import Json
+from tests.browser.newcomer_script import LONG_COMMAND
 from tests.waiting import eventually
 
 from letta_matrix.conversations import notices
 from letta_matrix.matrix.content import edit_content, text_content
 from letta_matrix.toolbox.asking import AskHuman, _how, _text
 
+PHONE = {"viewport": {"width": 390, "height": 780}, "has_touch": True, "is_mobile": True}
 QUESTION = "<p>May I run <code>Bash</code>?</p><pre><code>date\n</code></pre>"
 DETAILS = "<details><summary>🔧 {} tools</summary><p>✓ <code>Bash</code> ok</p></details>"
+
+OUT_OF_SIGHT = """(question) => {
+  const inner = [...question.querySelectorAll("pre, pre *")];
+  const hidden = inner.filter((one) => one.scrollWidth > one.clientWidth && one.clientWidth)
+    .map((one) => `${one.nodeName} is ${one.scrollWidth} wide and shows ${one.clientWidth}`);
+  for (const code of question.querySelectorAll("pre")) {
+    const range = document.createRange();
+    range.selectNodeContents(code);
+    const lines = [...range.getClientRects()];
+    if (!lines.every(({ right }) => right <= innerWidth)) hidden.push("off the screen");
+    for (const button of question.querySelectorAll("button")) {
+      const box = button.getBoundingClientRect();
+      const covers = ({ left, right, top, bottom }) =>
+        box.left < right && left < box.right && box.top < bottom && top < box.bottom;
+      if (lines.some(covers)) hidden.push(`under ${button.className}`);
+    }
+  }
+  return hidden;
+}"""
+"""What of the code in a question cannot be seen."""
 
 
 def beside(kind: str) -> Json:
@@ -41,6 +63,19 @@ async def reacted(room: AgentRoom, *keys: str) -> None:
         return [e["content"]["m.relates_to"]["key"] for e in mine if e["type"] == "m.reaction"]
 
     await eventually(reactions, lambda found: found == [*keys], "the reactions")
+
+
+async def test_all_of_a_command_is_seen_before_it_is_allowed(
+    open_page: OpenPage, room: AgentRoom
+) -> None:
+    chat = await opened(open_page, room, **PHONE)
+    code = f"<p>May I run <code>Bash</code>?</p><pre><code>{LONG_COMMAND}\n</code></pre>"
+    in_json = f'<pre><code class="language-json">{{"command": "{LONG_COMMAND}"}}</code></pre>'
+    event = await room.agent.say(room.id, "May I?", code + in_json, **beside("approval"))
+    question = chat.message(event)
+    await expect(question.locator(".copy")).to_have_count(2)
+    await question.locator("p").tap()
+    assert await question.evaluate(OUT_OF_SIGHT) == []
 
 
 async def test_an_answer_is_sent_once_and_can_be_taken_back(

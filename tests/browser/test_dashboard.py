@@ -8,8 +8,10 @@ import pytest
 from playwright.async_api import Locator, Page, expect
 from tests.browser.chat_page import ChatPage
 from tests.browser.matrix_user import MatrixUser
+from tests.browser.newcomer_script import LONG_COMMAND
 from tests.browser.tabs import Tabs
 from tests.browser.test_accessibility import PHONE, faults
+from tests.browser.test_answering import OUT_OF_SIGHT
 from tests.integration.bridge_world import Room, World, new_agent
 from tests.waiting import eventually
 
@@ -138,6 +140,18 @@ async def test_a_tool_is_approved(dashboard: Dashboard, world: World, ada: Room)
         return await world.person.bodies(ada.room_id, ada.ghost)
 
     await eventually(said, lambda texts: "One note." in texts)
+
+
+async def test_a_long_command_is_seen_in_full_on_a_phone(
+    by_token: Dashboard, world: World, ada: Room
+) -> None:
+    await by_token.show("approvals")
+    await world.person.say(ada, "please run it in full")
+    card = by_token.page.locator("li.card")
+    await expect(card.locator("pre")).to_have_text(LONG_COMMAND)
+    assert await card.evaluate(OUT_OF_SIGHT) == []
+    await card.get_by_role("button", name="Deny", exact=True).click()
+    await expect(card).to_have_count(0)
 
 
 class Seat:

@@ -1,6 +1,7 @@
 """A login reads no more than its person may now, and guesses keep nobody else out."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import httpx
 import pytest
 from tests.builders import always, config_for, message
 from tests.fake_homeserver import FakeHomeserver
+from tests.servers import free_port
 from tests.stage import Stage
 from tests.unit.api_stage import stage_on
 from tests.waiting import Clock, eventually, settled
@@ -190,6 +192,19 @@ async def test_a_login_of_another_process_is_refused(front: Front) -> None:
     later = LoginSessions(front.stage.config, front.stage.parts.toolbox.event_bus)
     with pytest.raises(Unauthorized, match="log in again"):
         await later.session_of(token)
+
+
+async def test_logins_have_ended_where_another_process_listens(front: Front) -> None:
+    login, stage = await front.log_in(), front.stage
+    api, mcp = {"port": free_port()}, {"enabled": False}
+    later = Doors(config_for(stage.config.directory, api=api, mcp=mcp), stage.parts, dict, always)
+    await later.open()
+    await later.close()
+    token = await stage.stores.tokens.get(str(token_id_of(login.secret)))
+    assert token is not None
+    assert token.expires_at is not None
+    assert token.expires_at <= time.time()
+    assert (await front.whoami(login)).status_code == 401
 
 
 async def test_logins_without_end_leave_no_sessions_without_end(

@@ -176,7 +176,7 @@ async def test_what_is_typed_wrongly_is_said(stack: Path, tmp_path: Path) -> Non
         (("backup", stack.parent / "workspace/b", "-c", stack), WORDS, "put it elsewhere"),
         (("backup", file, "-c", tmp_path / "alone.yaml"), WORDS, "start the bridge once"),
         (("backup", file, "-c", tmp_path / "alone.yaml", "--with-servers"), WORDS, "no servers"),
-        (("backup", tmp_path / "no/b", "-c", stack), WORDS, "No such file"),
+        (("backup", tmp_path / "no/b", "-c", stack), WORDS, "there is no folder"),
         (("restore", file), WORDS, "say where to"),
         (("restore", other, "-c", stack), WORDS, "no backup of letta-matrix"),
         (("backup", "--check", other), WORDS, "no backup of letta-matrix"),

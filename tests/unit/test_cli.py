@@ -64,6 +64,12 @@ def _letta_matrix(*arguments: str, cwd: Path, stdin: str = "") -> subprocess.Com
         return subprocess.CompletedProcess(argv, status or 0, *said)
 
 
+ANSWERS = (
+    *("--homeserver", "http://localhost", "--domain", "test"),
+    *("--runtime", "ws://localhost:4500", "--admin", "@me:test"),
+)
+
+
 def _started(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *arguments], capture_output=True, text=True, cwd=cwd, check=False
@@ -95,10 +101,18 @@ def test_help_lists_the_commands_and_imports_nothing_heavy(tmp_path: Path) -> No
         (("agents",), 2, "no config.yaml here and none in"),
         (("agents", "--data", "none"), 2, "none/config.yaml: no such file"),
         (("status", "--data", "a", "-c", "b"), 2, "give one of them"),
-        (("up", "--port-offset", "99999"), 1, "ports end at 65535"),
-        (("up", "--model-api-key", "sk-secret"), 1, "needs --model-base-url"),
-        (("init", "--homeserver", "localhost"), 2, "expected a URL that starts with http://"),
+        (("chat", "Ada", "hi", "--timeout", "-1"), 2, "should be above 0"),
+        (("chat", "Ada", "hi", "--timeout", "nan"), 2, "should be above 0"),
+        (("keeper", "--socket", "s", "--idle", "0"), 2, "should be above 0"),
+        (("keeper", "--socket", "s", "--buffer", "-1"), 2, "should be above 0"),
+        (("up", "--port-offset", "70000"), 2, "1 to 65535; expected -4499 to 36158"),
+        (("up", "--port-offset", "-9000"), 2, "1 to 65535; expected -4499 to 36158"),
+        (("up", "--data", "/dev/null/x"), 2, "name another folder by --data"),
+        (("up", "--model-api-key", "sk-secret"), 2, "needs --model-base-url"),
+        (("up", "--model-base-url", "h"), 2, "expected http://HOST/v1"),
+        (("init", "--homeserver", "localhost"), 2, "starts with http:// or https://"),
         (("init", "--homeserver", "http://h:x"), 2, "expected a URL"),
+        (("init", *ANSWERS, "--directory", "/dev/null/x"), 1, "there is no folder /dev/null/x"),
         (("nonsense",), 2, "No such command"),
     ],
 )

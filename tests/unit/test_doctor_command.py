@@ -282,6 +282,20 @@ def test_a_path_that_is_longer_than_a_line_is_shown_whole() -> None:
     assert path in "".join(line.strip(" ✓") for line in out.getvalue().splitlines())
 
 
+def test_nothing_is_wrapped_where_it_is_not_for_a_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = "/srv/" + "letta matrix/" * 30
+    TerminalView().show(trouble(path, f"make {path}", shows="none", name="disk"))
+    shown = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    left = " " * 21
+    assert shown == [
+        f"✗ {'disk':18} {path}",
+        f"{left}shows as: none",
+        f"{left}what to do: make {path}",
+    ]
+
+
 @pytest.fixture
 def config_file(tmp_path: Path) -> Path:
     tmp_path.chmod(0o700)

@@ -36,6 +36,16 @@ async def test_a_token_is_revoked_once(database: Database) -> None:
     assert await store.get("a1") == replace(TOKEN, revoked_at=7.0)
 
 
+async def test_logins_end_and_nothing_else_does(database: Database) -> None:
+    store = TokenStore(database)
+    login = replace(TOKEN, token_id="a2", user_id="@ada:test")
+    over = replace(login, token_id="a3", expires_at=6.0)
+    for token in (TOKEN, login, over):
+        await store.add(token)
+    await store.end_logins(7.0)
+    assert await store.all() == [TOKEN, replace(login, expires_at=7.0), over]
+
+
 async def test_another_process_revokes(database: Database, database_file: Path) -> None:
     store = TokenStore(database)
     await store.add(TOKEN)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -64,8 +65,10 @@ class Doors:
         self._opened = contextlib.AsyncExitStack()
 
     async def open(self) -> None:
-        """Listen. Raises PortTakenError."""
+        """Listen. Raises PortTakenError, StoreUnavailable."""
         api = self._config.api
+        # Their sessions were another process's: they count for nothing, and are not to seem to.
+        await self._app.stores.tokens.end_logins(time.time())
         self._opened.push_async_callback(self._logins.close)
         rest = AsgiServer(self.rest(), self.connections, trusted_proxies=api.trusted_proxies)
         self._opened.push_async_callback(rest.close)

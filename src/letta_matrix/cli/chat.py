@@ -10,7 +10,7 @@ import typer
 
 from letta_matrix.cli.account import human_of
 from letta_matrix.cli.faults import BadInput, Failure
-from letta_matrix.cli.options import DataOption, data_directory
+from letta_matrix.cli.options import DataOption, above_zero, data_directory
 
 if TYPE_CHECKING:
     from letta_matrix.cli.views import View
@@ -23,7 +23,9 @@ def chat(
         str | None, typer.Argument(help="Say this, show the answer, and end.", show_default=False)
     ] = None,
     data: DataOption = None,
-    timeout: Annotated[float, typer.Option(help="Seconds of silence before giving up.")] = 300.0,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds of silence before giving up.", callback=above_zero)
+    ] = 300.0,
 ) -> None:
     """Talk to an agent at once, as the human of the embedded stack.
 

@@ -126,11 +126,14 @@ def _hostname(appservice: str) -> str:
 def _write(settings: dict[str, object], config: Path, registration_file: Path) -> None:
     import yaml
 
-    from letta_matrix.common.private_files import write_private
+    from letta_matrix.common.private_files import UnwritableError, write_private
     from letta_matrix.config import load_config
     from letta_matrix.stack.data import check_folders
 
-    config.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        config.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnwritableError(config, error) from None
     check_folders([config.parent], warn)
     write_private(config, yaml.safe_dump(settings, sort_keys=False))
     write_private(registration_file, _registration(load_config(config, {})))
@@ -195,7 +198,8 @@ def _ask(question: str, suggestion: str) -> str:
 def _url(text: str, *schemes: str) -> str:
     without_password(text, "keys go into config.yaml or the environment, once it is written")
     if not is_address(text, *schemes):
-        raise BadInput(f"{text}: expected a URL that starts with {schemes[0]}://")
+        starts = " or ".join(f"{scheme}://" for scheme in schemes)
+        raise BadInput(f"{text}: expected a URL that starts with {starts}")
     return text.rstrip("/")
 
 

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from letta_matrix.cli.options import above_zero
+
 
 def keeper(
     socket: Annotated[
@@ -47,11 +49,14 @@ def keeper(
         typer.Option(
             help="Seconds without a bridge before it ends.",
             show_default="600, with --listen never",
+            callback=above_zero,
         ),
     ] = None,
     buffer: Annotated[
         int | None,
-        typer.Option(help="Bytes of frames it keeps at most.", show_default="32 MiB"),
+        typer.Option(
+            help="Bytes of frames it keeps at most.", show_default="32 MiB", callback=above_zero
+        ),
     ] = None,
 ) -> None:
     """Hold the connections to an App Server while bridges restart or take over.

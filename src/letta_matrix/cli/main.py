@@ -9,12 +9,14 @@ from letta_matrix.cli.faults import BadInput, Failure
 _BAD_INPUT = {
     "letta_matrix.config.faults": "ConfigError",
     "letta_matrix.access.grants": "BadGrant",
+    "letta_matrix.stack.errors": "BadFlagError",
 }
 _FAILURES = {
     "letta_matrix.cli.backup.faults": "BackupError",
     "letta_matrix.stack.errors": "StackError",
     "letta_matrix.store.database": "StoreError",
     "letta_matrix.common.connections.listening": "PortTakenError",
+    "letta_matrix.common.private_files": "UnwritableError",
 }
 
 

@@ -28,6 +28,13 @@ ConfigOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+def above_zero(value: float | None) -> float | None:
+    """What an option may have: none, or more than 0. Raises typer.BadParameter."""
+    if value is not None and not value > 0:
+        raise typer.BadParameter("should be above 0")
+    return value
+
+
 def warn(text: str) -> None:
     """Say on standard error what goes on all the same."""
     print(f"letta-matrix: warning: {text}", file=sys.stderr, flush=True)

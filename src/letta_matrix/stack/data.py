@@ -5,7 +5,7 @@ import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from letta_matrix.stack.errors import StackError
+from letta_matrix.stack.errors import BadFlagError, StackError
 
 
 def default_data_directory() -> Path:
@@ -27,23 +27,25 @@ def make_data_directory(path: Path) -> Path:
     """Create the folder, or make an existing one readable by its owner alone; its absolute path.
 
     Raises:
-        StackError: it cannot be created or written to, or belongs to somebody else.
+        BadFlagError: it cannot be created or written to, or belongs to somebody else.
     """
     directory = path.expanduser().absolute()
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise StackError(f"{directory}: cannot be created: {error.strerror}") from None
+        raise BadFlagError(
+            f"{directory}: cannot be created: {error.strerror}; name another folder by --data"
+        ) from None
     if directory.stat().st_mode & 0o077:
         try:
             directory.chmod(0o700)
         except OSError:
-            raise StackError(
+            raise BadFlagError(
                 f"{directory}: others may read it, and it is not yours to change; name another "
                 "folder by --data"
             ) from None
     if not os.access(directory, os.W_OK | os.X_OK):
-        raise StackError(f"{directory}: cannot be written to; name another folder by --data")
+        raise BadFlagError(f"{directory}: cannot be written to; name another folder by --data")
     return directory
 
 

@@ -5,6 +5,10 @@ class StackError(Exception):
     """The embedded stack cannot start or go on; one line that says what to do."""
 
 
+class BadFlagError(StackError):
+    """It cannot with what was typed; the line says what to type instead."""
+
+
 class TooSoonError(StackError):
     """The homeserver does not do this again yet; `wait` is in seconds."""
 

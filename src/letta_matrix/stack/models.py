@@ -17,7 +17,7 @@ from typing import Any, cast
 import aiohttp
 
 from letta_matrix.common.parts import part
-from letta_matrix.stack.errors import StackError
+from letta_matrix.stack.errors import BadFlagError, StackError
 from letta_matrix.stack.files import read_beneath, write_beneath
 
 DEMO_PROVIDER = "openai-compatible"
@@ -71,9 +71,11 @@ class Wanted:
 
 
 def check_wanted(wanted: Wanted) -> None:
-    """Raises StackError for what cannot be meant, whatever else there is."""
+    """Raises BadFlagError for what cannot be meant, whatever else there is."""
     if wanted.key and not wanted.base_url:
-        raise StackError("--model-api-key needs --model-base-url; or set OPENAI_API_KEY and so on")
+        raise BadFlagError(
+            "--model-api-key needs --model-base-url; or set OPENAI_API_KEY and so on"
+        )
 
 
 def choose_model(
@@ -104,7 +106,7 @@ def choose_model(
 def _endpoint(wanted: Wanted) -> ModelChoice:
     url = wanted.base_url
     if not re.match(r"https?://[^/]", url):
-        raise StackError(f"--model-base-url {url}: expected http://HOST/v1 or https://HOST/v1")
+        raise BadFlagError(f"--model-base-url {url}: expected http://HOST/v1 or https://HOST/v1")
     key = wanted.key or _NO_KEY
     return ModelChoice("openai-compatible", f"the endpoint {url}", key, url, wanted.model)
 

@@ -4,7 +4,7 @@ import socket
 import time
 from dataclasses import dataclass, fields
 
-from letta_matrix.stack.errors import StackError
+from letta_matrix.stack.errors import BadFlagError, StackError
 
 _HIGHEST = 65535
 _STEP = 100
@@ -27,14 +27,14 @@ class Ports:
         """The usual ports, each moved by `offset`.
 
         Raises:
-            StackError: a port would leave the range 1 to 65535.
+            BadFlagError: a port would leave the range 1 to 65535.
         """
         usual = cls()
         moved = {f.name: getattr(usual, f.name) + offset for f in fields(cls)}
         if max(moved.values()) > _HIGHEST or min(moved.values()) < 1:
-            limit = _HIGHEST - usual.appservice
-            raise StackError(
-                f"--port-offset {offset}: ports end at {_HIGHEST}; the most is {limit}"
+            least, most = 1 - usual.app_server, _HIGHEST - usual.appservice
+            raise BadFlagError(
+                f"--port-offset {offset}: ports go from 1 to {_HIGHEST}; expected {least} to {most}"
             )
         return cls(**moved)
 

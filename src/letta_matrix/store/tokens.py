@@ -74,6 +74,11 @@ class TokenStore:
         live = (tokens.c.token_id == token_id) & tokens.c.revoked_at.is_(None)
         return await self._database.changed(update(tokens).where(live).values(revoked_at=when)) == 1
 
+    async def end_logins(self, when: float) -> None:
+        """Let all tokens of logins expire that have not."""
+        live = (tokens.c.user_id != "") & (tokens.c.expires_at > when)
+        await self._database.execute(update(tokens).where(live).values(expires_at=when))
+
 
 _ALL = select(tokens).order_by(tokens.c.created_at, tokens.c.token_id)
 _ONE = select(tokens).where(tokens.c.token_id == bindparam("wanted"))

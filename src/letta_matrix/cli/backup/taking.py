@@ -22,7 +22,7 @@ from letta_matrix.cli.backup.copies import copy_apart, copy_database, is_databas
 from letta_matrix.cli.backup.faults import BackupError
 from letta_matrix.cli.backup.folders import opened, staging, sync
 from letta_matrix.cli.backup.stored import copy_from_server, schema_of
-from letta_matrix.common.private_files import private_beside
+from letta_matrix.common.private_files import UnwritableError, private_beside
 from letta_matrix.store.database_file import check_if_alone
 
 _LOGS = ("-wal", "-shm", "-journal")
@@ -48,18 +48,19 @@ def take(
         BackupError: it could not be taken; whatever stood under the name still does.
         StoreError: the database is damaged.
     """
-    source.check_outside(file)
-    if file.is_dir():
-        raise BackupError(f"{file} is a folder: name a file")
-    if file.exists():
-        with _replacing(file):
-            is_encrypted(file)
+    with _told(file):
+        source.check_outside(file)
+        if file.is_dir():
+            raise BackupError(f"{file} is a folder: name a file")
+        if file.exists():
+            with _replacing(file):
+                is_encrypted(file)
     if source.database is not None:
         if not source.database.is_file():
             raise BackupError(f"{source.database}: no database there; start the bridge once")
         check_if_alone(source.database)
     beside = source.folder if source.database is None else source.database.parent
-    with staging(beside) as laid, _whole(file) as temporary:
+    with staging(beside) as laid, _told(file), private_beside(file) as temporary:
         taken = _Taking(source, laid, servers=servers).write(temporary, passphrase, work)
         read(temporary, passphrase)
         temporary.replace(file)
@@ -181,11 +182,12 @@ def _is_log(name: str, beside: list[str]) -> bool:
 
 
 @contextlib.contextmanager
-def _whole(file: Path) -> Generator[Path]:
-    """A file beside another, gone afterwards unless it was moved. Raises BackupError."""
+def _told(file: Path) -> Generator[None]:
+    """Raises BackupError where `file` cannot be written, or another not be read."""
     try:
-        with private_beside(file) as temporary:
-            yield temporary
+        yield
+    except UnwritableError as error:
+        raise BackupError(str(error)) from None
     except OSError as error:
         raise BackupError(f"{error.filename or file}: {error.strerror or error}") from None
 

@@ -1,6 +1,7 @@
 """What `doctor` shows: a list in the terminal, or JSON for scripts."""
 
 import json
+import sys
 from collections import Counter
 from typing import Protocol
 
@@ -19,6 +20,8 @@ _SIGNS = {
 }
 _NAME = 18
 """Columns of a check's name: that of the longest."""
+_UNWRAPPED = 100_000
+"""Columns where nobody looks at a terminal: a path in a file or a pipe is to stay whole."""
 _STATUS = {0: "ok", 1: "trouble", 2: "unknown"}
 _SUMMARY = {
     Mark.TROUBLE: "in trouble",
@@ -71,7 +74,8 @@ class TerminalView(View):
     """A line for each thing that is well; with how it shows and what to do for one that is not."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(highlight=False)
+        width = None if sys.stdout.isatty() else _UNWRAPPED
+        self._console = console or Console(highlight=False, width=width)
         self._counts: Counter[Mark] = Counter()
         self._unknown: dict[str, list[str]] = {}
 
@@ -93,14 +97,19 @@ class TerminalView(View):
 
     def _print(self, finding: Finding, name: str) -> None:
         sign, style = _SIGNS[finding.mark]
+        says = Text(_plain(finding.says))
+        self._print_row(Text(sign, style), Text(_plain(name), "bold"), says)
+        for what, text in (("shows as: ", finding.shows), ("what to do: ", finding.remedy)):
+            if text:
+                self._print_row(Text(), Text(), Text(what, "dim") + Text(_plain(text)))
+
+    def _print_row(self, *cells: Text) -> None:
+        # By itself: others in one table would be filled up to the longest of them.
         line = Table.grid(padding=(0, 1))
         line.add_column(width=1)
         line.add_column(width=_NAME)
         line.add_column(overflow="fold")  # a path that is cut off leads nowhere
-        line.add_row(Text(sign, style), Text(_plain(name), "bold"), Text(_plain(finding.says)))
-        for what, text in (("shows as: ", finding.shows), ("what to do: ", finding.remedy)):
-            if text:
-                line.add_row("", "", Text(what, "dim") + Text(_plain(text)))
+        line.add_row(*cells)
         self._console.print(line)
 
 
