@@ -202,12 +202,14 @@ async def test_any_coming_and_going_is_followed(
 ) -> None:
     room_id = f"!any{next(_rooms)}:test"
     fake.members[room_id] = {PERSON}
+    # All examples stand in one minute.
+    await stage.again(person_per_minute=0)
     await stage.tell(invite(GHOST, room_id))
     here, stage.runtime.asked[:] = fake.members[room_id], []
     for step, user_id in steps:
         before = len(stage.runtime.asked)
         if step == "restart":
-            await stage.again()
+            await stage.again(person_per_minute=0)
         elif step == "invite" or step == "come":
             await stage.tell(invite(user_id, room_id))
         elif step in ("join", "leave", "go"):
