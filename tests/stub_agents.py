@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from tests.scripts import DONE
 from tests.stub_model import WORD_DELAY
 
 from letta_matrix.app import bridge
@@ -26,18 +27,15 @@ from letta_matrix.runtimes.protocol import (
     AgentInfo,
     AgentRuntime,
     ApprovalRequested,
-    StopReason,
     TextDelta,
     ToolReturned,
     ToolStarted,
     TurnEvent,
-    TurnFinished,
     TurnRequest,
 )
 
 Steps = Iterable[TurnEvent | float]
 
-_DONE = TurnFinished(StopReason.END_TURN)
 _TOOL = "Bash"
 _LOOK = 0.05
 """Seconds from one look at a gate to the next."""
@@ -63,14 +61,14 @@ def _slow(words: int) -> Steps:
     for number in range(1, words + 1):
         yield TextDelta("0", f"word{number} ")
         yield WORD_DELAY
-    yield _DONE
+    yield DONE
 
 
 def _approval(request: TurnRequest) -> Steps:
     asked = time.monotonic()
     yield ApprovalRequested(f"approve-{request.message_id}", _TOOL, {"command": "true"})
     yield TextDelta("0", f"asked {asked:.6f} answered {time.monotonic():.6f}")
-    yield _DONE
+    yield DONE
 
 
 def _held(request: TurnRequest, gate: Path) -> Steps:
@@ -85,7 +83,7 @@ def _tool(request: TurnRequest, seconds: float) -> Steps:
     yield seconds
     yield ToolReturned(call_id, ok=True, output="done")
     yield TextDelta("0", f"returned {time.monotonic():.6f}")
-    yield _DONE
+    yield DONE
 
 
 def _make_runtime(settings: Runtime, *_: object) -> AgentRuntime:

@@ -67,13 +67,19 @@ async def test_a_bot_that_is_silent_is_waited_for_so_long(
     assert (await telling)["answers"] == []
 
 
+async def asked_for_help(bridged: Stage, fake: FakeHomeserver, clock: Clock) -> str:
+    """The room in which the line and the bot are by then."""
+    telling = asyncio.create_task(tell(bridged, "help"))
+    room_id = await heard(bridged, fake, "help")
+    await clock.until(telling.done)
+    return room_id
+
+
 async def test_a_bot_that_is_not_in_its_room_is_asked_into_it_again(
     bridged: Stage, fake: FakeHomeserver, clock: Clock
 ) -> None:
     clock.stop()
-    first = asyncio.create_task(tell(bridged, "help"))
-    room_id = await heard(bridged, fake, "help")
-    await clock.until(first.done)
+    room_id = await asked_for_help(bridged, fake, clock)
     fake.members[room_id].discard(BOT)
     second = asyncio.create_task(tell(bridged, "list"))
     assert await heard(bridged, fake, "list") == room_id
@@ -103,9 +109,7 @@ async def test_a_bot_that_was_banned_from_its_room_is_invited_to_another(
     bridged: Stage, fake: FakeHomeserver, clock: Clock
 ) -> None:
     clock.stop()
-    first = asyncio.create_task(tell(bridged, "help"))
-    room_id = await heard(bridged, fake, "help")
-    await clock.until(first.done)
+    room_id = await asked_for_help(bridged, fake, clock)
     fake.set_state(room_id, "m.room.member", {"membership": "ban"}, BOT, LINE)
     second = asyncio.create_task(tell(bridged, "list"))
     assert await heard(bridged, fake, "list") != room_id

@@ -88,13 +88,15 @@ class LineOperations:
             return found[0]
         key = f"line room {bridge.name}"
         room_id = await self._meta.get(key) or ""
+        there = await _membership(line, room_id, bridge.bot) if room_id in joined else "ban"
+        if there == "join":
+            return room_id
         with self._heard(bridge.bot) as heard:
-            there = await _membership(line, room_id, bridge.bot) if room_id in joined else "ban"
             if there == "ban":
                 content = {"preset": "private_chat", "is_direct": True, "invite": [bridge.bot]}
                 room_id = await line.create_room(content)
                 await self._meta.set(key, room_id)
-            elif there != "join":
+            else:
                 if there == "invite":
                     # One that came while the bridge was starting is taken by nobody any more.
                     await line.kick(room_id, bridge.bot)
