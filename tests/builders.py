@@ -5,10 +5,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from letta_matrix.common.identifiers import user_id
 from letta_matrix.config import Config
 from letta_matrix.conversations.approval_question import ApprovalSight
 from letta_matrix.conversations.new_turns import new_turn
-from letta_matrix.matrix.identifiers import user_id
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.approvals import Approval
 from letta_matrix.store.database import Database

@@ -23,8 +23,8 @@ from tests.steps import Steps
 from tests.stub_model import MODEL_ID, StubModel
 from tests.waiting import DEADLINE, eventually, within
 
+from letta_matrix.common.identifiers import user_id
 from letta_matrix.conversations import notices
-from letta_matrix.matrix.identifiers import user_id
 from letta_matrix.runtimes.keeper.pid_file import KeeperProcess
 from letta_matrix.store.outbox import OutboxKind
 

@@ -17,8 +17,8 @@ from tests.servers import Homeserver, free_port
 from tests.waiting import eventually
 
 from letta_matrix.app.bridge import Bridge
+from letta_matrix.common.identifiers import room_alias, user_id
 from letta_matrix.config import Config
-from letta_matrix.matrix.identifiers import room_alias, user_id
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo, TurnRequest
 from letta_matrix.store.database import Database, database_url

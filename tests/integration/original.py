@@ -11,7 +11,7 @@ from urllib.parse import quote
 from tests.integration.people import Json, Person
 from tests.servers import Homeserver
 
-from letta_matrix.matrix.identifiers import user_id
+from letta_matrix.common.identifiers import user_id
 from letta_matrix.runtimes.protocol import AgentInfo
 
 

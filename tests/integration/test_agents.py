@@ -9,7 +9,7 @@ from tests.integration.bridge_world import Person, Room, World, new_agent
 from tests.waiting import eventually
 
 from letta_matrix.agents.provisioner import _BACK, _REMOVED
-from letta_matrix.matrix.identifiers import user_id
+from letta_matrix.common.identifiers import user_id
 from letta_matrix.runtimes.protocol import AgentInfo
 
 ODD_NAMES = {

@@ -28,8 +28,8 @@ from letta_matrix.cli.doctor.examination import examine
 from letta_matrix.cli.doctor.finding import Finding, Mark, exit_status
 from letta_matrix.cli.doctor.subject import Subject
 from letta_matrix.cli.overview import report_of
+from letta_matrix.common.identifiers import user_id
 from letta_matrix.config import Config
-from letta_matrix.matrix.identifiers import user_id
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.stack.registration import registration
 from letta_matrix.store.agents import Agent, AgentDirectory

@@ -9,8 +9,8 @@ from tests.servers import Homeserver
 from tests.waiting import eventually
 
 from letta_matrix.agents.room_origin import is_from_us
+from letta_matrix.common.identifiers import room_alias
 from letta_matrix.conversations import notices
-from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.runtimes.memory import MemoryRuntime
 
 

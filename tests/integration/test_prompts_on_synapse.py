@@ -14,9 +14,9 @@ from PIL import Image as Picture
 from tests.integration.bridge_world import DATABASE, Person, config_on, lay_database
 from tests.servers import Homeserver
 
+from letta_matrix.common.identifiers import user_id
 from letta_matrix.conversations.prompts import Prompt, Prompts
 from letta_matrix.matrix.homeserver import Homeserver as HomeserverClient
-from letta_matrix.matrix.identifiers import user_id
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.media import MediaFault, download
 from letta_matrix.matrix.pacing import Pacer

@@ -10,9 +10,9 @@ from tests.integration.bridge_world import Json, Person, Room, World, new_person
 from tests.scripts import held
 from tests.waiting import eventually
 
+from letta_matrix.common.identifiers import room_alias
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.voices import MUTED
-from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.runtimes.protocol import TurnEvent, TurnRequest
 from letta_matrix.store.agents import AgentStatus
 

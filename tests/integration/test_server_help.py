@@ -25,7 +25,7 @@ from tests.servers import Homeserver
 from tests.waiting import eventually
 
 from letta_matrix.app.bridge import Bridge
-from letta_matrix.matrix.identifiers import user_id
+from letta_matrix.common.identifiers import user_id
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo
 from letta_matrix.store.agents import Agent, AgentDirectory

@@ -13,7 +13,7 @@ from tests.integration.bridge_world import Json, Person, Room, World, bridge_on,
 from tests.servers import Homeserver, homeserver_in
 from tests.waiting import eventually
 
-from letta_matrix.matrix.identifiers import user_id
+from letta_matrix.common.identifiers import user_id
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo
 

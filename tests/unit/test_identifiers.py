@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from letta_matrix.matrix.identifiers import ghost_localpart, room_alias, user_id
+from letta_matrix.common.identifiers import ghost_localpart, room_alias, user_id
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from letta_matrix.agents.migration.living import RuntimeSilent, living_in
 from letta_matrix.agents.migration.mappings_file import OldMapping
 from letta_matrix.cli.commands import app
 from letta_matrix.cli.main import exit_status
+from letta_matrix.common.identifiers import user_id
 from letta_matrix.matrix.homeserver import Homeserver
-from letta_matrix.matrix.identifiers import user_id
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo
 from letta_matrix.store.agents import ANSWERED_UNTIL, ROOM_BEFORE, AgentDirectory

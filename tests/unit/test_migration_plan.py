@@ -18,7 +18,7 @@ from letta_matrix.agents.migration.found import (
 )
 from letta_matrix.agents.migration.mappings_file import OldMapping
 from letta_matrix.agents.migration.plan import Adoption, Plan, Rules, Step, ghosts_of, plan_of
-from letta_matrix.matrix.identifiers import room_alias, user_id
+from letta_matrix.common.identifiers import room_alias, user_id
 from letta_matrix.runtimes.protocol import AgentInfo
 from letta_matrix.store.agents import LOGINS_ENDED, Agent
 

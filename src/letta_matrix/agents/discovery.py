@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from letta_matrix.common import clock
+from letta_matrix.common.identifiers import user_id
 from letta_matrix.common.measures import REQUEST_BOUNDS, Calls
 from letta_matrix.common.parts import part
 from letta_matrix.config import Agents as AgentsConfig
 from letta_matrix.matrix.formatting import clean_text
-from letta_matrix.matrix.identifiers import user_id
 from letta_matrix.runtimes.faults import RuntimeFault, fault_of
 from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus

@@ -14,9 +14,9 @@ from mautrix.errors import MatrixRequestError, MForbidden, MNotFound
 
 from letta_matrix.agents.decoration import NotAsWanted
 from letta_matrix.agents.room_origin import is_from_us
+from letta_matrix.common.identifiers import GHOST_PREFIX, is_ours
 from letta_matrix.common.vitals import Trouble
 from letta_matrix.config import Config
-from letta_matrix.matrix.identifiers import GHOST_PREFIX, is_ours
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import AgentDirectory
 

@@ -9,13 +9,13 @@ from mautrix.errors import MatrixRequestError, MForbidden, MRoomInUse
 from letta_matrix.agents.home import Home
 from letta_matrix.agents.room_access import access_content, wanted_access
 from letta_matrix.agents.room_origin import turned_away
+from letta_matrix.common.identifiers import room_alias
 from letta_matrix.common.json_fields import as_texts
 from letta_matrix.config import Config
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.errors import is_refusal, refused_request
 from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
-from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import Agent
 

@@ -30,6 +30,7 @@ from letta_matrix.agents.remembered import Remembered
 from letta_matrix.agents.room_access import change_access, invite_all, uninvited, wanted_access
 from letta_matrix.agents.server_help import ADMIN_WANTED, ServerHelp
 from letta_matrix.common.backoff import Backoff
+from letta_matrix.common.identifiers import room_alias
 from letta_matrix.common.json_fields import as_texts, mapping
 from letta_matrix.common.parts import part
 from letta_matrix.common.waiting import ended
@@ -38,7 +39,6 @@ from letta_matrix.matrix.avatars import avatar_png
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.errors import refused_request
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
-from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.store.agents import (

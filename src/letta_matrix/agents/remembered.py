@@ -17,9 +17,9 @@ from mautrix.errors import MForbidden
 from letta_matrix.agents.home import Home
 from letta_matrix.agents.losses import Loss, Losses
 from letta_matrix.agents.standing import Standing, leading_to, membership, put_out_by, standing
+from letta_matrix.common.identifiers import persons, room_alias
 from letta_matrix.common.parts import part
 from letta_matrix.config import Config
-from letta_matrix.matrix.identifiers import persons, room_alias
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import (
     DOUBTED,

@@ -33,8 +33,8 @@ def agents(
 ) -> None:
     """List the agents with their Matrix users and rooms."""
     from letta_matrix.cli.database import load_agents
+    from letta_matrix.common.identifiers import room_alias
     from letta_matrix.common.lenient_json import printable
-    from letta_matrix.matrix.identifiers import room_alias
 
     settings = settings_in(config, data)
     kinds = {runtime.name: str(runtime.type) for runtime in settings.runtimes}
@@ -130,7 +130,7 @@ def _part(name: str, value: object, empty: str | None) -> list[str]:
 
 
 def _fields(agent: "Agent", kinds: Mapping[str, str], domain: str) -> dict[str, object]:
-    from letta_matrix.matrix.identifiers import room_alias
+    from letta_matrix.common.identifiers import room_alias
 
     return {
         "agent_id": agent.agent_id,

@@ -12,13 +12,13 @@ from mautrix.errors import MatrixRequestError
 
 from letta_matrix.common import clock
 from letta_matrix.common.backoff import Backoff
+from letta_matrix.common.identifiers import is_ours
 from letta_matrix.common.parts import part
 from letta_matrix.common.waiting import is_set
 from letta_matrix.config import Config
 from letta_matrix.conversations.reply import Reply
 from letta_matrix.matrix.events import newest_content
 from letta_matrix.matrix.homeserver import Homeserver
-from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.runtimes.faults import RuntimeFault, RuntimeUnavailable
 from letta_matrix.runtimes.protocol import AgentRuntime, ApprovalRequested, TurnRequest
 from letta_matrix.store.agents import AgentDirectory

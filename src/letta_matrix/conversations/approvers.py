@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from typing import Literal
 
+from letta_matrix.common.identifiers import is_ours
 from letta_matrix.config import Config
-from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.verbatim import inline_code
 from letta_matrix.store.approvals import Approval, ApprovalStatus
 

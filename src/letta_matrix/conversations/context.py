@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.common.identifiers import is_ours
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.parts import part
 from letta_matrix.config import Config
@@ -18,7 +19,6 @@ from letta_matrix.conversations.roster import Roster
 from letta_matrix.matrix.content import BESIDE, MARKER
 from letta_matrix.matrix.events import Event, RawEvent, newest_content
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
-from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.room_reading import Page
 from letta_matrix.store.agents import Agent

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 from mautrix.errors import MatrixRequestError, MForbidden
 
+from letta_matrix.common.identifiers import persons
 from letta_matrix.common.json_fields import Json
 from letta_matrix.common.parts import part
 from letta_matrix.conversations.dispatcher import Dispatcher
@@ -12,7 +13,6 @@ from letta_matrix.conversations.new_turns import sent_at
 from letta_matrix.matrix.errors import is_refusal, refusal
 from letta_matrix.matrix.events import corrected
 from letta_matrix.matrix.homeserver import Homeserver
-from letta_matrix.matrix.identifiers import persons
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.rooms import Rooms

@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.common.identifiers import is_ours
 from letta_matrix.common.parts import part
 from letta_matrix.config import Config
 from letta_matrix.conversations.attachments import (
@@ -26,7 +27,6 @@ from letta_matrix.conversations.readable import attachment_of, files_of, quotabl
 from letta_matrix.conversations.roster import Roster
 from letta_matrix.matrix.events import RawEvent, newest_content
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
-from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.media import download
 from letta_matrix.matrix.mentions import with_names
 from letta_matrix.runtimes.protocol import Capabilities, Image

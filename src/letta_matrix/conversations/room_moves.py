@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.common.identifiers import is_ours, room_alias
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.parts import part
 from letta_matrix.config import Config
@@ -16,7 +17,6 @@ from letta_matrix.conversations.audience import ours_in
 from letta_matrix.conversations.new_turns import are_ids
 from letta_matrix.matrix.errors import is_refusal, refusal
 from letta_matrix.matrix.homeserver import Homeserver
-from letta_matrix.matrix.identifiers import is_ours, room_alias
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.store.agents import Agent, AgentDirectory, in_room

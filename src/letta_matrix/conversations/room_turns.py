@@ -6,13 +6,13 @@ from dataclasses import replace
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.common.identifiers import room_alias
 from letta_matrix.common.parts import part
 from letta_matrix.config import Config
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.room_moves import RoomMoves
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
-from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.matrix.verbatim import link

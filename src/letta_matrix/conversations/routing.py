@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection
 from dataclasses import replace
 
+from letta_matrix.common.identifiers import is_ours
 from letta_matrix.common.parts import part
 from letta_matrix.config import Config
 from letta_matrix.conversations.audience import NOTHING, Refers, is_for_a_person, ours_in
@@ -21,7 +22,6 @@ from letta_matrix.conversations.new_turns import (
 from letta_matrix.conversations.portal_routing import PortalRouting
 from letta_matrix.conversations.readable import read_prompt
 from letta_matrix.matrix.events import Event, RawEvent, redacted, replaced
-from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.mentions import mentioned
 from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.store.agents import ANSWERED_UNTIL, Agent, AgentDirectory, AgentStatus

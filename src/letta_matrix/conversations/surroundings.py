@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.common.identifiers import persons
 from letta_matrix.common.parts import part
 from letta_matrix.common.tasks import Tasks
 from letta_matrix.conversations.audience import NOTHING, Refers, ours_in
@@ -17,7 +18,6 @@ from letta_matrix.conversations.readable import SAID, read_prompt
 from letta_matrix.conversations.routing import Router
 from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
-from letta_matrix.matrix.identifiers import persons
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.mentions import names_in
 from letta_matrix.store.agents import AgentDirectory

@@ -9,11 +9,11 @@ from typing_extensions import TypedDict
 
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Scope
+from letta_matrix.common.identifiers import is_ours
 from letta_matrix.common.parts import part
 from letta_matrix.conversations import admission
 from letta_matrix.conversations.admission import Admitted
 from letta_matrix.matrix.errors import refusal
-from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.operations.given import Archive, Sync
 from letta_matrix.operations.models import check_models, chosen

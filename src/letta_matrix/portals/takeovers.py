@@ -7,9 +7,9 @@ from typing import Any
 
 import structlog
 
+from letta_matrix.common.identifiers import is_ours
 from letta_matrix.common.parts import part
 from letta_matrix.matrix.events import Event
-from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.store.portals import Portal
 

@@ -9,7 +9,7 @@ from synapse.config.homeserver import HomeServerConfig
 from synapse.events.auto_accept_invites import InviteAutoAccepter
 from synapse.module_api import EventBase, ModuleApi
 
-from letta_matrix.matrix.identifiers import is_ours
+from letta_matrix.common.identifiers import is_ours
 
 
 class OurInvites(InviteAutoAccepter):

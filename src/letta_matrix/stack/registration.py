@@ -6,8 +6,8 @@ Matrix spec, Application Service API, section "Registration".
 import re
 from pathlib import Path
 
+from letta_matrix.common.identifiers import RESERVED_PREFIXES
 from letta_matrix.config import Config
-from letta_matrix.matrix.identifiers import RESERVED_PREFIXES
 
 OURS, OTHERS = "registration.yaml", "registrations"
 """In the data folder of `up`: our own, and a folder with those of other application services."""

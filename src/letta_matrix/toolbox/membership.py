@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from letta_matrix.common.identifiers import is_ours, persons
 from letta_matrix.config import Config
 from letta_matrix.matrix.events import Event
-from letta_matrix.matrix.identifiers import is_ours, persons
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.rooms import Rooms

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Scope
-from letta_matrix.matrix.identifiers import is_ours
+from letta_matrix.common.identifiers import is_ours
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.toolbox.arguments import RoomRef, RoomWriteParams, Words
 from letta_matrix.toolbox.naming import (

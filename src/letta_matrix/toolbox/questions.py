@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from letta_matrix.common.identifiers import is_ours
 from letta_matrix.common.json_fields import string_of
 from letta_matrix.config import Config
 from letta_matrix.matrix.events import Event
-from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.toolbox.timeline import said
 
 KEYS = ("1️⃣", "2️⃣", "3️⃣", "4️⃣", "5️⃣", "6️⃣", "7️⃣", "8️⃣", "9️⃣", "🔟")

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Scope
-from letta_matrix.matrix.identifiers import is_ours
+from letta_matrix.common.identifiers import is_ours
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.toolbox.arguments import RoomWriteParams, Words
 from letta_matrix.toolbox.membership_tools import check_may_open, is_admins_affair

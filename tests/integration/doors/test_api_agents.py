@@ -9,7 +9,7 @@ from tests.integration.doors.rest import Rest, rest_as
 from tests.waiting import eventually
 
 from letta_matrix.access.principal import Scope
-from letta_matrix.matrix.identifiers import room_alias, user_id
+from letta_matrix.common.identifiers import room_alias, user_id
 
 
 async def test_an_agent_from_its_making_to_its_end(world: World, admin: Rest) -> None:

@@ -17,7 +17,7 @@ from tests.servers import Homeserver
 from tests.waiting import Clock, eventually
 
 from letta_matrix.access.principal import Scope
-from letta_matrix.matrix.identifiers import room_alias
+from letta_matrix.common.identifiers import room_alias
 
 Tokens = Callable[..., Awaitable[str]]
 

@@ -16,12 +16,12 @@ from tests.tool_results import assert_declared
 from tests.waiting import eventually
 
 from letta_matrix.access.principal import Principal
+from letta_matrix.common.identifiers import user_id
 from letta_matrix.common.tools import ToolCall, ToolHandler
 from letta_matrix.config import Config
 from letta_matrix.conversations.new_turns import new_turn
 from letta_matrix.matrix.content import MARKER, text_content
 from letta_matrix.matrix.homeserver import Homeserver as HomeserverClient
-from letta_matrix.matrix.identifiers import user_id
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.store.agents import Agent, AgentDirectory

@@ -13,6 +13,7 @@ from letta_matrix.agents.migration.notes import POWERLESS, Note
 from letta_matrix.agents.migration.old_users import OldUsers
 from letta_matrix.agents.migration.plan import Adoption, Plan, Rules, Step
 from letta_matrix.agents.server_help import ServerHelp, random_password
+from letta_matrix.common.identifiers import room_alias
 from letta_matrix.common.json_fields import Json, mapping
 from letta_matrix.common.parts import part
 from letta_matrix.common.side_by_side import side_by_side
@@ -21,7 +22,6 @@ from letta_matrix.matrix.errors import refused_request
 from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
-from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.power_levels import level_of
 from letta_matrix.matrix.server_admin import ServerAdmin

@@ -10,9 +10,9 @@ from mautrix.errors import MatrixRequestError
 
 from letta_matrix.agents.migration.found import OldUser, Way
 from letta_matrix.agents.migration.mappings_file import OldMapping
+from letta_matrix.common.identifiers import is_ours
 from letta_matrix.matrix.errors import refusal, why
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
-from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.logins import log_in, log_out
 from letta_matrix.matrix.server_admin import ServerAdmin

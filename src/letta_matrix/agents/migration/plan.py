@@ -26,7 +26,7 @@ from letta_matrix.agents.migration.notes import (
     second,
     unusable,
 )
-from letta_matrix.matrix.identifiers import persons, room_alias, user_id
+from letta_matrix.common.identifiers import persons, room_alias, user_id
 from letta_matrix.store.agents import LOGINS_ENDED, Agent
 
 

@@ -19,11 +19,11 @@ from letta_matrix.agents.migration.found import (
 from letta_matrix.agents.migration.mappings_file import OldMapping
 from letta_matrix.agents.migration.old_users import OldUsers
 from letta_matrix.agents.migration.plan import Rules, ghosts_of, is_let_alone
+from letta_matrix.common.identifiers import room_alias
 from letta_matrix.common.json_fields import Json, mapping
 from letta_matrix.common.parts import part
 from letta_matrix.common.side_by_side import side_by_side
 from letta_matrix.matrix.homeserver import Homeserver
-from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.server_admin import ServerAdmin
 from letta_matrix.store.agents import Agent

@@ -13,8 +13,8 @@ from letta_matrix.cli.doctor.check import check
 from letta_matrix.cli.doctor.finding import Findings, fine, found, trouble, unknown
 from letta_matrix.cli.doctor.listener import listening
 from letta_matrix.cli.doctor.subject import Subject
+from letta_matrix.common.identifiers import RESERVED_PREFIXES
 from letta_matrix.matrix.errors import why
-from letta_matrix.matrix.identifiers import RESERVED_PREFIXES
 from letta_matrix.matrix.requests import HomeserverUnavailable
 from letta_matrix.matrix.transactions import txn_id
 

@@ -10,12 +10,12 @@ from letta_matrix.app.checks import NO_RUNTIMES, some_of
 from letta_matrix.cli.doctor.check import check
 from letta_matrix.cli.doctor.finding import Finding, Findings, fine, found, trouble, warning
 from letta_matrix.cli.doctor.subject import Subject
+from letta_matrix.common.identifiers import is_ours
 from letta_matrix.common.json_fields import as_list, mapping
 from letta_matrix.common.loopback import is_loopback
 from letta_matrix.config import Config
 from letta_matrix.config.original import replaced
 from letta_matrix.config.yaml_text import read
-from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.stack.data import check_folders
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.registration import registration

@@ -4,11 +4,11 @@ from collections import Counter
 from typing import Any
 
 from letta_matrix.access.faults import ToolError
+from letta_matrix.common.identifiers import room_alias
 from letta_matrix.conversations.approval_text import named, short_key
 from letta_matrix.doors.chat.command import CommandContext, CommandFault, command
 from letta_matrix.doors.chat.overview import active, room_link
 from letta_matrix.doors.chat.texts import counted, label, name_of
-from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.matrix.verbatim import link
 from letta_matrix.operations.records import Agent

@@ -3,11 +3,11 @@
 import time
 from collections import Counter
 
+from letta_matrix.common.identifiers import room_alias
 from letta_matrix.common.vitals import Check, State
 from letta_matrix.doors.chat.answering import listed, waiting_here
 from letta_matrix.doors.chat.command import CommandContext, command
 from letta_matrix.doors.chat.texts import ago, counted, label, name_of, titled
-from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.matrix.verbatim import link
 from letta_matrix.operations.records import Agent, Replica, TurnStatus

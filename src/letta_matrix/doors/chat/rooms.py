@@ -1,13 +1,13 @@
 """Commands about agents' own rooms: the way back into them, and what stands in the space."""
 
 from letta_matrix.access.faults import ToolError
+from letta_matrix.common.identifiers import is_ours
 from letta_matrix.conversations.admission import Admitted
 from letta_matrix.conversations.new_turns import are_ids
 from letta_matrix.doors.chat.command import CommandContext, CommandFault, command
 from letta_matrix.doors.chat.management import agent_meant
 from letta_matrix.doors.chat.overview import active, room_link
 from letta_matrix.doors.chat.texts import counted, name_of
-from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.operations.records import Agent
 from letta_matrix.operations.typed import Argument, Kind, Where

@@ -19,12 +19,12 @@ from letta_matrix.access.authenticator import TooOften
 from letta_matrix.access.login_limits import LoginLimits
 from letta_matrix.access.login_sessions import LoginSession
 from letta_matrix.access.route import route_to
+from letta_matrix.common.identifiers import is_ours
 from letta_matrix.common.json_fields import items
 from letta_matrix.doors.rest.calling import DOOR
 from letta_matrix.doors.rest.problems import Problem
 from letta_matrix.doors.rest.services import Services
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
-from letta_matrix.matrix.identifiers import is_ours
 
 log = structlog.get_logger()
 
