@@ -90,6 +90,13 @@ class World:
         return await room_of(agent, self.person)
 
 
+def troubles_in(health: Json) -> list[str]:
+    """What is wrong, beside accounts: as agents that this bridge does not know, other tests on its
+    homeserver have sent what it may be told only now."""
+    checks = [one for one in health["checks"] if one["name"] != "accounts"]
+    return [one["says"] for one in checks if one["state"] == "trouble"]
+
+
 async def room_of(agent: AgentInfo, person: Person) -> Room:
     """An agent's room, once a bridge has made it and the person is in it."""
     domain = person.user_id.partition(":")[2]

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 import yaml
-from tests.integration.bridge_world import Person, Room, World, bridge_on, new_agent
+from tests.integration.bridge_world import Person, Room, World, bridge_on, new_agent, troubles_in
 from tests.scripts import obey
 from tests.servers import Homeserver, homeserver_in
 from tests.waiting import eventually
@@ -229,7 +229,7 @@ async def test_an_operator_can_have_it_all_set_up_afresh(
         assert known(world, ada.agent).room_id == ada.room_id
         assert known(world, bert.agent).room_id == bert.room_id
         assert world.bridge.app.home.rooms == home
-        assert (await world.health())["troubles"] == []
+        assert troubles_in(await world.health()) == []
     names = await _forget(config, ["Ada"], everything=False, new_room=True)
     assert names == ["Ada"]
     async with bridge_on(homeserver, tmp_path, ann, runtime) as world:

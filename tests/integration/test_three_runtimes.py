@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.contract.relay import Relay
 from tests.fake_letta_api import FakeLettaApi
-from tests.integration.bridge_world import Json, Person, Room, room_of
+from tests.integration.bridge_world import Json, Person, Room, room_of, troubles_in
 from tests.integration.letta_world import LettaWorld, letta_world
 from tests.servers import Homeserver, LettaServer
 from tests.stub_model import StubModel
@@ -134,7 +134,7 @@ async def test_all_are_listed_with_where_they_live(places: Places, ann: Person) 
 
 
 async def troubles(places: Places) -> list[str]:
-    return (await places.world.health())["troubles"]
+    return troubles_in(await places.world.health())
 
 
 async def test_an_outage_touches_only_its_own_agents(places: Places, ann: Person) -> None:

@@ -5,11 +5,13 @@ from collections.abc import AsyncGenerator
 import pytest
 from structlog.testing import capture_logs
 from tests.agents_site import FORBIDDEN, Site, later
+from tests.builders import invite, message
 from tests.fake_homeserver import LOST_ANSWER, FakeHomeserver, failing
 from tests.waiting import Clock, eventually
 
 from letta_matrix.agents.decoration import SOON
 from letta_matrix.agents.earlier_accounts import AccountTaken, EarlierAccounts
+from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import AgentDirectory
@@ -188,11 +190,14 @@ async def test_of_persons_whose_user_ids_are_ours(site: Site) -> None:
     accounts = site.home.accounts
     await site.new()
     for sender in ("@letta:test", "@agent_1:test", "@ann:test", "@agent_bob:elsewhere", None):
-        accounts.heard({"sender": sender})
+        accounts.heard(message(sender=sender))
+    joined = invite("@agent_bob:test", "!1:test", sender="@agent_bob:test")
+    accounts.heard({**joined, "content": {"membership": "join"}})
+    accounts.heard(message(sender="@agent_bob:test", content={"body": "hi", MARKER: {"a": "b"}}))
     assert accounts.troubles == []
     with capture_logs() as logs:
-        accounts.heard({"sender": "@agent_bob:test"})
-        accounts.heard({"sender": "@agent_bob:test"})
+        accounts.heard(message(sender="@agent_bob:test"))
+        accounts.heard(message(sender="@agent_bob:test"))
     assert len(logs) == 1
     (line,) = accounts.troubles
     assert "@agent_bob:test writes to agents" in line
@@ -212,6 +217,6 @@ async def test_of_persons_in_the_configuration_who_turn_out_to_be_agents(
 
 async def test_of_many_accounts_some_are_named(site: Site) -> None:
     for number in range(25):
-        site.home.accounts.heard({"sender": f"@agent_{number}:test"})
+        site.home.accounts.heard(message(sender=f"@agent_{number}:test"))
     assert len(site.home.accounts.troubles) == 21
     assert site.home.accounts.troubles[-1].startswith("5 more accounts")

@@ -299,6 +299,19 @@ async def test_a_mention_that_an_edit_adds_counts(stage: Stage) -> None:
     ]
 
 
+async def test_a_mention_that_an_edit_adds_to_what_was_removed_is_none(stage: Stage) -> None:
+    """Nobody was asked it before: that it is gone is known by its event alone."""
+    for user in ("@agent_1:test", "@agent_2:test"):
+        await stage.stores.rooms.joined("!group:test", user, direct=False)
+    removed, said = (message(text, "!group:test") for text in ("hello", "bye"))
+    named = {"m.mentions": {"user_ids": ["@agent_2:test"]}}
+    await stage.tell(removed, said)
+    await stage.tell(redaction(removed["event_id"], "!group:test"))
+    for one in (removed, said):
+        await stage.tell(edit(one["event_id"], "hello you", "!group:test", new=named))
+    assert [one.message_id for one in stage.runtime.asked] == [said["event_id"]]
+
+
 async def test_outcomes_are_told(stage: Stage, released: asyncio.Event) -> None:
     await busy(stage)
     question = message("mine")

@@ -17,6 +17,7 @@ from letta_matrix.agents.room_origin import is_from_us
 from letta_matrix.common.identifiers import GHOST_PREFIX, is_ours
 from letta_matrix.common.vitals import Trouble
 from letta_matrix.config import Config
+from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import AgentDirectory
 
@@ -24,6 +25,7 @@ log = structlog.get_logger()
 
 _NOBODY = "=.nobody"
 """Ends a user id of our namespace that nobody has: `ghost_localpart` makes none like that."""
+_WRITTEN = ("m.room.message", "m.room.encrypted")
 _MOST = 20
 """Accounts that are named one by one."""
 
@@ -57,8 +59,10 @@ class EarlierAccounts:
         return found[:_MOST] + (more if others > 0 else [])
 
     def heard(self, event: Mapping[str, Any]) -> None:
-        """Somebody sent an event: a person whose user id is one of ours is never answered."""
-        if isinstance(sender := event.get("sender"), str):
+        """Somebody sent an event: a person whose user id is one of ours is never answered. What
+        an agent said that another database of ours knew is marked."""
+        writes = event.get("type") in _WRITTEN and not Event(event).marker
+        if writes and isinstance(sender := event.get("sender"), str):
             self._person(sender, "writes to agents, who do not answer")
 
     async def make(self, intent: Intent) -> bool | None:

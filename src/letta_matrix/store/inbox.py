@@ -115,7 +115,7 @@ class Inbox:
         for entry in fresh:
             if entry.amends is not None:
                 amended.append(amend(connection, entry.amends))
-                _amend_parked(connection, entry.amends)
+                _amend_known(connection, entry.amends)
         for turn in new:
             if turn.revises is not None:
                 _say_newest(connection, turn)
@@ -297,19 +297,26 @@ def _say_newest(connection: Connection, turn: Turn) -> None:
     connection.execute(row.values(**newest, outcome=turn.outcome))
 
 
-def _amend_parked(connection: Connection, amendment: Amendment) -> None:
-    """What waits for its room to be known says the newest, or nothing any more."""
-    here = (inbox.c.event_id == amendment.event_id) & (inbox.c.state == InboxState.PARKED)
-    message = connection.execute(select(inbox.c.event).where(here)).scalar_one_or_none()
-    if message is None or message.get("sender") != amendment.sender:
+def _amend_known(connection: Connection, amendment: Amendment) -> None:
+    """What waits for its room to be known says the newest; what was redacted nothing any more,
+    whatever is said of it later."""
+    here = (inbox.c.event_id == amendment.event_id) & (inbox.c.room_id == amendment.room_id)
+    if not amendment.withdrawn:
+        here &= inbox.c.state == InboxState.PARKED
+    row = connection.execute(select(inbox.c.event, inbox.c.state).where(here)).one_or_none()
+    message = row.event if row is not None else {}
+    if row is None or message.get("sender") != amendment.sender:
+        return
+    if amendment.withdrawn:
+        state = InboxState.IGNORED if row.state == InboxState.PARKED else row.state
+        gone = {"event": {"edits": message.get("edits", "")}, "state": str(state)}
+        connection.execute(update(inbox).where(here).values(**gone))
         return
     # What it answers or belongs to does not change (spec: Event replacements).
     kept = {key: message["content"][key] for key in ("m.relates_to",) if key in message["content"]}
     content = {**(amendment.content or {}), **kept}
-    values: dict[str, object] = {"event": {**message, "content": content}}
-    if amendment.withdrawn:
-        values = {"state": str(InboxState.IGNORED), "event": {"sender": amendment.sender}}
-    connection.execute(update(inbox).where(here).values(**values))
+    event = {**message, "content": content}
+    connection.execute(update(inbox).where(here).values(event=event))
 
 
 def _set_state(connection: Connection, entry: InboxEntry) -> None:
