@@ -1,7 +1,7 @@
 """Runs one turn from wherever it stands to its end: ask or follow, show, freeze, deliver."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import structlog
@@ -76,6 +76,7 @@ class TurnRunner:
 
     def __post_init__(self) -> None:
         self._settings, self._portals = self._config.conversations, self._speaker.portals
+    _hangs: Callable[[str], bool]
         self._asking = Asking(
             self._settings,
             self._turns,
@@ -87,6 +88,7 @@ class TurnRunner:
         )
         self._running: dict[str, Run] = {}
         self._replies: dict[str, Reply] = {}
+            self._hangs,
 
     @property
     def calls(self) -> Calls:
@@ -207,6 +209,7 @@ class TurnRunner:
             await self._tools.ended(turn.turn_id)
             reply.events.mentionable = await self._mentionable(turn, agent)
             if end.text and self._gate.is_silent(turn):
+            await run.delays.take_back()
                 end = End("", Notice(notices.WITHHELD), Outcome.DROPPED)
             await reply.freeze(end.text, end.notice, end.outcome)
             self._journeys.came_to(turn.turn_id, str(end.outcome))
