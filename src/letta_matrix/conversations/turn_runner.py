@@ -30,11 +30,14 @@ from letta_matrix.runtimes.protocol import AgentRuntime, TurnRequest
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.rooms import Rooms
-from letta_matrix.store.turns import Outcome, Turn, TurnStatus, TurnStore
+from letta_matrix.store.turns import Outcome, Turn, TurnKind, TurnStatus, TurnStore
 
 log = structlog.get_logger()
 
 _TOLD_INSTEAD = {Passage.SPENT: notices.CONTACT_SPENT, Passage.GONE: notices.PORTAL_GONE}
+
+_QUIET_ENDS = (Notice(notices.STOPPED), Notice(notices.UNHEARD))
+"""What is left unsaid where the message was deleted: it would stand below nothing."""
 
 _FAREWELL = 1.0
 """Seconds that a request has at the end of the bridge; after that it is one that was cut off."""
@@ -73,10 +76,10 @@ class TurnRunner:
     _gate: PortalGate
     _voices: Voices
     _journeys: Journeys
+    _hangs: Callable[[str], bool]
 
     def __post_init__(self) -> None:
         self._settings, self._portals = self._config.conversations, self._speaker.portals
-    _hangs: Callable[[str], bool]
         self._asking = Asking(
             self._settings,
             self._turns,
@@ -85,10 +88,10 @@ class TurnRunner:
             self._joining,
             self._tell_to_stop,
             self._journeys,
+            self._hangs,
         )
         self._running: dict[str, Run] = {}
         self._replies: dict[str, Reply] = {}
-            self._hangs,
 
     @property
     def calls(self) -> Calls:
@@ -203,19 +206,25 @@ class TurnRunner:
             end = await self._end(run)
             if turn.outcome == Outcome.WITHDRAWN:
                 end = End("", None, Outcome.WITHDRAWN)
+            elif end.notice in _QUIET_ENDS and await self._is_deleted(turn):
+                end = End(end.text, None, end.outcome)
             await activity.finish()
+            await run.delays.take_back()
             await reply.beside.rewrite_posted(OutboxKind.OFFER, RETRIED, notices.WAS_RETRIED)
             await self._approvals.ended(turn, reply, recovered=recovered)
             await self._tools.ended(turn.turn_id)
             reply.events.mentionable = await self._mentionable(turn, agent)
             if end.text and self._gate.is_silent(turn):
-            await run.delays.take_back()
                 end = End("", Notice(notices.WITHHELD), Outcome.DROPPED)
             await reply.freeze(end.text, end.notice, end.outcome)
             self._journeys.came_to(turn.turn_id, str(end.outcome))
         finally:
             del self._running[turn.turn_id]
             activity.close()
+
+    async def _is_deleted(self, turn: Turn) -> bool:
+        """Whether whoever asked has deleted all that was asked."""
+        return turn.kind is TurnKind.MESSAGE and not await self._turns.what_is_left(turn)
 
     async def _mentionable(self, turn: Turn, agent: Agent) -> set[str]:
         if not self._settings.agent_mentions or self._is_of_network(turn):
