@@ -216,7 +216,10 @@ class Listener:
                 self.run.activity.started(event)
             case ToolReturned():
                 self.journeys.used_up(self.run.turn.turn_id, event.call_id, ok=event.ok)
-                self.run.activity.returned(event)
+                if event.ok or not self.approvals.have_denied(self.run.turn.turn_id, event.output):
+                    self.run.activity.returned(event)
+                else:
+                    self.run.activity.denied(event)
             case ModelRetried(reason=reason):
                 self.models.failed(agent_id, reason)
                 await reply.beside.post(OutboxKind.OFFER, RETRIED, notices.retried(reason))
