@@ -21,8 +21,8 @@ def text() -> str:
     return page(
         TITLE,
         "In the project's folder the program is `.venv/bin/letta-matrix`. Each command has "
-        "`--help`. The exit status is 0 when all is well, 1 for a failure, 2 for wrong arguments "
-        "or a wrong configuration.",
+        "`-h` and `--help`. The exit status is 0 when all is well, 1 for a failure, 2 for wrong "
+        "arguments or a wrong configuration.",
         *_parts(program, "letta-matrix", None),
     )
 

@@ -28,6 +28,7 @@ from letta_matrix.conversations import notices
 from letta_matrix.runtimes.keeper.pid_file import KeeperProcess
 from letta_matrix.store.outbox import OutboxKind
 
+_AWAY = (notices.UNAVAILABLE, notices.WAS_AWAY)
 _BESIDE = (OutboxKind.APPROVAL, OutboxKind.TRACE)
 
 
@@ -326,7 +327,7 @@ class Bridges:
         return [
             message
             for message in await self._said(room)
-            if message.beside not in _BESIDE and message.text != notices.UNAVAILABLE
+            if message.beside not in _BESIDE and message.text not in _AWAY
         ]
 
     async def questions(self, room: Room) -> list[Said]:

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import secrets
 import struct
 import sys
 import termios
@@ -27,6 +28,7 @@ from letta_matrix.stack.bridge_config import PID_FILES
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _WIDTH = 72
 END, CTRL_C = "\x04", "\x03"
+ENOUGH: set[str] = set()
 
 
 class Terminal:
@@ -85,12 +87,18 @@ Typing = Callable[..., Awaitable[Terminal]]
 
 
 def asks(request: TurnRequest) -> Generator[TurnEvent | float, Answer, None]:
-    """`work` asks first, and tells what was answered; for everything else see `obey`."""
+    """`work` asks first, and tells what was answered; `talk WORD` goes on until WORD is among
+    `ENOUGH`; for everything else see `obey`."""
     if request.text == "work":
         arguments = {"command": "touch note"}
         answer = yield ApprovalRequested(request.message_id, "Bash", arguments, always=True)
         yield TextDelta("0", f"It was **{'allowed' if answer.allow else 'denied'}**. ")
         yield TextDelta("0", answer.message)
+        yield DONE
+    elif request.text.startswith("talk "):
+        while request.text.split()[1] not in ENOUGH:
+            yield TextDelta("0", "word ")
+            yield 0.02
         yield DONE
     else:
         yield from obey(request)
@@ -189,6 +197,30 @@ async def test_ctrl_c_stops_the_agent_and_the_next_one_leaves(chat: Typing) -> N
     await terminal.shows("you> ", 2)
     terminal.type(CTRL_C)
     assert await terminal.ended() == 130
+
+
+async def test_what_is_typed_too_early_shows_once_and_gets_lost_by_nothing(
+    chat: Typing, ann: Person, room: Room
+) -> None:
+    terminal = await chat()
+    await terminal.shows("you> ")
+    stop = secrets.token_hex(4)
+    terminal.type(f"talk {stop}\n")
+    await terminal.shows("word word")
+    terminal.type("and then\n")
+    terminal.type(CTRL_C)
+    await terminal.shows("Stop ")
+    terminal.type("n\n")
+    ENOUGH.add(stop)
+    await terminal.shows("echo: and then")
+    assert terminal.text.count("and then") == 2
+    assert "you> and then\n" in terminal.text
+    await terminal.shows("you> ", 3)
+    assert await ann.unread(room.room_id) == 0
+    terminal.type(END)
+    assert await terminal.ended() == 0
+    await ann.send(room.room_id, "hello")
+    await eventually(lambda: ann.unread(room.room_id), lambda unread: unread == 1)
 
 
 async def test_ctrl_c_twice_leaves_an_agent_that_goes_on(

@@ -20,6 +20,8 @@ from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
     StopReason,
     TextDelta,
+    ToolReturned,
+    ToolStarted,
     TurnEvent,
     TurnFinished,
     TurnRequest,
@@ -339,6 +341,30 @@ async def test_two_threads_ask_side_by_side(asking: Stage) -> None:
     await eventually(lambda: asking.dispatcher.queues.waiting == 1)
     await asking.tell(reaction(first, "❌"))
     assert said(asking)[1].startswith("I may not: ")
+
+
+def ask_for_bash_and_tell(request: TurnRequest) -> Generator[TurnEvent | float, Answer | None]:
+    """The same, as runtimes tell it: a call that was denied has failed without running."""
+    answer = (yield ApprovalRequested("a", "Bash", {"command": "ls"})) or Answer(False)
+    yield ToolStarted("c", "Bash", '{"command": "ls"}')
+    yield ToolReturned("c", answer.allow, answer.message or "note")
+    yield ToolStarted("d", "Read", "{}")
+    yield ToolReturned("d", False, "Denied by the disk")
+    yield TextDelta("0", "Ran it." if answer.allow else "I may not.")
+    yield TurnFinished(StopReason.END_TURN)
+
+
+@pytest.mark.parametrize(("tap", "tools"), [("✅", 2), ("❌", 1)])
+async def test_a_denied_call_is_told_by_its_question_and_is_no_tool_in_use(
+    asking: Stage, tap: str, tools: int
+) -> None:
+    asking.runtime.script = ask_for_bash_and_tell
+    asked = await question(asking)
+    await asking.tell(reaction(asked, tap))
+    (trace,) = [one for one in asking.fake.bodies(ROOM) if one.startswith("🔧")]
+    assert trace.startswith(f"🔧 {tools} tool")
+    assert trace.count("Bash") == tools - 1
+    assert sum(one.startswith(tap) for one in asking.fake.bodies(ROOM)) == 1
 
 
 @pytest.mark.parametrize("target", ["question", "message"])

@@ -253,6 +253,7 @@ class Client:
         self._past = list(past)
         self._more = asyncio.Event()
         self.said: list[tuple[str, str]] = []
+        self.read_up_to: list[str] = []
 
     def add(self, *events: dict[str, Any]) -> None:
         self._answers.append(list(events))
@@ -269,6 +270,9 @@ class Client:
     async def react(self, room_id: str, event_id: str, key: str) -> str:
         self.said.append((key, event_id))
         return "$reaction"
+
+    async def read(self, room_id: str, event_id: str) -> None:
+        self.read_up_to.append(event_id)
 
     async def news(self, room_id: str, timeout: float) -> list[dict[str, Any]]:
         if not self._answers:
@@ -310,6 +314,9 @@ class Keys:
 
     def put_back(self, line: str) -> None:
         self.aside.insert(0, line)
+
+    def listen(self) -> None:
+        pass
 
     def set_aside(self) -> None:
         while self.is_terminal and not self._lines.empty():
@@ -424,6 +431,19 @@ async def test_what_was_typed_before_the_question_is_no_answer_to_it(clock: Cloc
     client.add(_outcome(), _text("$2", "Denied from elsewhere."))
     await _over(clock, chatting)
     assert client.said == []
+
+
+async def test_what_was_shown_to_a_person_counts_as_read_and_nothing_else(clock: Clock) -> None:
+    client, keys = Client([_asked()]), Keys(is_terminal=True)
+    exchange = Exchange(_session(client, keys), Transcript(AGENT, "$q"))
+    chatting = asyncio.create_task(exchange.run())
+    await eventually(lambda: client.read_up_to == ["$a"])
+    client.add(_outcome(), _text("$2", "Said no elsewhere."), _text("$3", "No", prompt="$other"))
+    await _over(clock, chatting)
+    assert client.read_up_to == ["$a", "$2"]
+    script = Client([_text("$1", "Done.")])
+    await clock.through(_say(script, 5))
+    assert script.read_up_to == []
 
 
 async def test_a_half_meant_always_is_asked_again(

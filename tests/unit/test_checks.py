@@ -1,9 +1,13 @@
 """What is watched tells whoever asks what is wrong, and only admins whom it concerns."""
 
+import re
+from pathlib import Path
+
 import pytest
 from tests.builders import agent
 from tests.stage import Stage
 
+from letta_matrix.app import watched
 from letta_matrix.app.checks import cut_off, encryption, watch_parts
 from letta_matrix.store.agents import ENCRYPTED, AgentStatus
 from letta_matrix.store.leases import Replica
@@ -48,3 +52,11 @@ async def test_accounts_of_others(stage: Stage) -> None:
     assert trouble is not None
     assert trouble.who.startswith("@agent_bob:test writes to agents")
     assert "@agent_bob" not in str(trouble)
+
+
+def test_every_check_says_what_it_watches() -> None:
+    folder = Path(watched.__file__).parent
+    told = "".join(file.read_text(encoding="utf-8") for file in folder.glob("*.py"))
+    assert set(re.findall(r'vitals\.watch\(\s*"([^"]+)"', told)) == set(watched.WATCHED)
+    assert watched.watched_by("runtime local") == "the agents of this runtime can be listed"
+    assert watched.watched_by("another") == ""

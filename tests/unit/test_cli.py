@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -430,6 +431,23 @@ def test_agents_and_status_of_a_bridge_that_does_not_run(tmp_path: Path) -> None
         status = _letta_matrix("status", "--json", cwd=tmp_path)
     assert status.returncode == 1
     assert json.loads(status.stdout)["status"] == "down"
+
+
+def _commands(command: Any, *path: str) -> Iterator[tuple[str, ...]]:
+    """How the program and all its commands and sub-commands are called."""
+    yield path
+    for name, one in getattr(command, "commands", {}).items():
+        yield from _commands(one, *path, name)
+
+
+def test_every_command_takes_both_ways_to_ask_for_help() -> None:
+    program, run = typer.main.get_command(app), CliRunner()
+    paths = [*_commands(program)]
+    assert ("tokens", "create") in paths
+    for path in paths:
+        short, long = (run.invoke(app, [*path, flag]) for flag in ("-h", "--help"))
+        assert (short.exit_code, short.output) == (0, long.output), path
+        assert "Usage: " in long.output
 
 
 async def _insert(directory: Path, agent: Agent) -> None:

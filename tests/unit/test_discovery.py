@@ -11,6 +11,8 @@ from tests.builders import agent, config_for
 from tests.waiting import Clock, eventually, settled, within
 
 from letta_matrix.agents.discovery import _PATIENCE, _SILENCE, Discovery, compare, next_interval
+from letta_matrix.common.waiting import ended
+from letta_matrix.runtimes.faults import RuntimeUnavailable
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
@@ -260,9 +262,33 @@ async def test_a_runtime_that_hangs_is_noticed_before_it_is_given_up(
     assert finder.discovery.trouble == (
         "the runtime 'memory' has not listed its agents for 10 s: it hangs"
     )
+    assert finder.discovery.hangs
     answers.set()
     await within(poll)
     assert finder.discovery.trouble is None
+    assert not finder.discovery.hangs
+
+
+async def test_one_that_was_given_up_for_hanging_hangs_when_it_is_asked_again(
+    finder: Finder, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def given_up() -> list[AgentInfo]:
+        clock.advance(_SILENCE + 20)
+        raise RuntimeUnavailable("it did not answer within 30 s")
+
+    async def hanging() -> list[AgentInfo]:
+        await asyncio.Event().wait()
+        return []
+
+    clock.stop()
+    monkeypatch.setattr(finder.runtime, "list_agents", given_up)
+    await finder.discovery._attempt()
+    assert not finder.discovery.hangs
+    monkeypatch.setattr(finder.runtime, "list_agents", hanging)
+    poll = asyncio.create_task(finder.poll())
+    await settled(poll)
+    assert finder.discovery.hangs
+    await ended(poll)
 
 
 async def test_other_runtimes_agents_are_none_of_its_business(finder: Finder) -> None:

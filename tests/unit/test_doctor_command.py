@@ -165,7 +165,7 @@ async def test_a_keeper_elsewhere_is_asked_what_it_reaches(
         assert runtime in found["runtime local"].says
         assert {one.mark for one in found.values()} == {mark}
 
-    await said(Mark.TROUBLE, "cannot be reached: Connection refused", "cannot be reached")
+    await said(Mark.TROUBLE, "cannot be reached: nothing listens at ", "cannot be reached")
     async with FakeAppServer() as server:
         target = Target(server.url)
         keeper = Keeper(1_000, lambda _: None, ended.set)

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import pty
+import select
+import termios
 from collections.abc import Generator
 from pathlib import Path
 
@@ -71,6 +73,55 @@ async def test_what_was_typed_before_is_set_aside(terminal: tuple[int, Keyboard]
     os.write(far, b"now\n")
     assert await within(answer) == "now"
     assert await within(keyboard.line()) == "earlier"
+
+
+def _echoed(far: int) -> str:
+    """What the terminal shows by itself, up to now."""
+    shown = b""
+    while select.select([far], [], [], 0)[0]:
+        shown += os.read(far, 65_536)
+    return shown.decode()
+
+
+async def test_what_is_typed_shows_only_while_a_line_is_waited_for(
+    terminal: tuple[int, Keyboard],
+) -> None:
+    far, keyboard = terminal
+    before = termios.tcgetattr(far)
+    with keyboard.held():
+        os.write(far, b"too early\nhal")
+        await eventually(lambda: (keyboard.listen(), keyboard.has_line)[1])
+        assert (_echoed(far), keyboard.begun) == ("", "")
+        assert await within(keyboard.line()) == "too early"
+        os.write(far, b"f of ")
+        await eventually(lambda: (keyboard.listen(), keyboard.begun)[1] == "half of ")
+        line = asyncio.create_task(keyboard.line())
+        os.write(far, b"it\n")
+        assert await within(line) == "half of it"
+        assert _echoed(far) == "it\r\n"
+        os.write(far, b"unseen")
+        assert _echoed(far) == ""
+    assert termios.tcgetattr(far) == before
+
+
+async def test_ctrl_c_loses_no_line_that_was_typed(terminal: tuple[int, Keyboard]) -> None:
+    far, keyboard = terminal
+    with keyboard.held():
+        os.write(far, b"later\n\x03")
+        await eventually(lambda: (keyboard.set_aside(), keyboard.has_line)[1])
+        assert await within(keyboard.line()) == "later"
+
+
+async def test_who_leaves_in_the_midst_leaves_nothing_for_others(
+    terminal: tuple[int, Keyboard],
+) -> None:
+    far, keyboard = terminal
+    left = pytest.raises(asyncio.CancelledError)
+    with left, keyboard.held():
+        os.write(far, b"not for the shell\n")
+        raise asyncio.CancelledError
+    os.write(far, b"this is\n")
+    assert await within(keyboard.line()) == "this is"
 
 
 async def test_a_terminal_that_goes_ends_it() -> None:

@@ -296,6 +296,7 @@ async def test_few_are_set_up_at_a_time(site: Site, fake: FakeHomeserver) -> Non
     released.set()
     await eventually(lambda: not site.provisioner.busy)
     assert len(set(fake.aliases.values())) == 22
+    assert len(fake.matching("capabilities")) == 1
 
 
 async def test_a_change_while_an_agent_is_set_up_is_not_missed(

@@ -53,4 +53,4 @@ async def test_a_runtime_that_is_away_is_told_of_once_and_all_is_answered_later(
     assert fake.bodies(room_id, "m.notice") == fake.bodies(room_id) == [notices.UNAVAILABLE]
     stage.runtime.available = True
     await clock.until(lambda: stage.dispatcher.queues.waiting == 0, step=0.2)
-    assert fake.bodies(room_id) == [notices.UNAVAILABLE, "echo: one", "echo: two"]
+    assert fake.bodies(room_id) == [notices.WAS_AWAY, "echo: one", "echo: two"]

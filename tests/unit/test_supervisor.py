@@ -19,7 +19,7 @@ from letta_matrix.cli.up.stack import Options, Stack
 from letta_matrix.common import log_files
 from letta_matrix.stack import supervisor
 from letta_matrix.stack.errors import StackError
-from letta_matrix.stack.silence import Silence, status_of
+from letta_matrix.stack.silence import Silence, status_of, work_of
 from letta_matrix.stack.supervisor import Child, Command, ending, pause_before
 
 
@@ -116,7 +116,7 @@ async def test_a_child_that_hangs_is_killed_and_started_again(
     await clock.until(lambda: stack._pids["server"] != hung)
     await clock.until(lambda: len(said) == 4)
     assert said[1:3] == [
-        f"sleeper hangs: process {hung} has not answered for a minute; killing it",
+        f"sleeper hangs: process {hung} does not answer any more; killing it",
         "sleeper ended (SIGKILL); starting it again now",
     ]
     assert said[3].startswith("sleeper is up again (")
@@ -132,9 +132,19 @@ def hung_after(silence: Silence, clock: Clock, *pauses: float) -> int | None:
     return None
 
 
+class Works:
+    """What a process has worked, as a test has it."""
+
+    def __init__(self) -> None:
+        self.so_far: list[str] = []
+
+    def __call__(self, _: int) -> list[str]:
+        return self.so_far
+
+
 async def test_three_missed_probes_and_a_minute_are_silence(clock: Clock) -> None:
     clock.stop()
-    silence = Silence(1)
+    silence = Silence(1, Works())
     silence.answered()
     assert hung_after(silence, clock, 15, 1, 1, 1, 1) is None
     silence.answered()
@@ -144,9 +154,40 @@ async def test_three_missed_probes_and_a_minute_are_silence(clock: Clock) -> Non
     assert hung_after(silence, clock, 31, 31, 31) == 2
 
 
+async def test_one_that_does_nothing_at_all_is_given_15_seconds(clock: Clock) -> None:
+    clock.stop()
+    works = Works()
+    works.so_far = ["10 s"]
+    silence = Silence(1, works)
+    silence.answered()
+    assert hung_after(silence, clock, 10, 5, 9) is None
+    assert hung_after(silence, clock, 1) == 0
+    silence.answered()
+    assert hung_after(silence, clock, 10) is None
+    works.so_far = ["10.1 s"]
+    assert hung_after(silence, clock, 10, 10, 10, 29) is None
+    assert hung_after(silence, clock, 1) == 0
+
+
+async def test_what_runs_works_and_what_is_stopped_does_not(
+    tmp_path: Path, children: list[Child]
+) -> None:
+    child = Child(_python(tmp_path, SLEEP), lambda _: None)
+    children.append(child)
+    await child.start()
+    pid = child.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    stopped = await eventually(lambda: work_of(pid))
+    assert stopped == work_of(pid)
+    # We are on a CPU as we ask.
+    assert work_of(os.getpid()) == []
+    assert work_of(1 << 30) == []
+
+
 async def test_a_machine_that_sleeps_silences_nobody(clock: Clock) -> None:
     clock.stop()
-    silence = Silence(1)
+    silence = Silence(1, Works())
     silence.answered()
     assert hung_after(silence, clock, 20, 20, 20) is None
     assert hung_after(silence, clock, 8 * 3600, 20, 20, 8 * 3600, 20, 20) is None
@@ -155,7 +196,7 @@ async def test_a_machine_that_sleeps_silences_nobody(clock: Clock) -> None:
 
 async def test_who_starts_has_two_minutes(clock: Clock) -> None:
     clock.stop()
-    assert hung_after(Silence(1), clock, *[20] * 20) == 8
+    assert hung_after(Silence(1, Works()), clock, *[20] * 20) == 8
 
 
 async def test_a_full_disk_does_not_end_the_watching(

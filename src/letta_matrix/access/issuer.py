@@ -14,6 +14,7 @@ from jwt.exceptions import PyJWTError
 
 from letta_matrix.access.refusals import IdentityUnavailable
 from letta_matrix.common import clock
+from letta_matrix.common.connections.unreached import why_unreached
 
 log = structlog.get_logger()
 
@@ -97,7 +98,7 @@ class IssuerKeys:
         try:
             self.name, keys = await self._fetch()
         except (_FetchError, aiohttp.ClientError, TimeoutError, ValueError) as error:
-            reason = str(error) or "timed out"
+            reason = why_unreached(error)
             log.error("the keys of the tokens' issuer cannot be fetched", reason=reason)
             self._trouble = True
             return

@@ -97,6 +97,7 @@ class Discovery:
         self._refused: set[str] = set()
         self._fault: str | None = None
         self._asked_at: float | None = None
+        self._hung = False
         self._recent: deque[float] = deque([0.0], maxlen=8)
         self._failing_since: float | None = None
         self._warned: str | None = None
@@ -117,11 +118,25 @@ class Discovery:
         """Why the last listing failed, or that it lasts; None after one that worked."""
         if self._asked_at is None or self._fault is not None:
             return self._fault
-        # Some servers need as long for all of their agents, each time.
-        patience = max(_SILENCE, 2 * max(self._recent))
-        if clock.now() - self._asked_at <= patience:
+        if not self._is_late:
             return None
-        return f"the runtime {self.name!r} has not listed its agents for {patience:.0f} s: it hangs"
+        seconds = f"{self._patience:.0f} s"
+        return f"the runtime {self.name!r} has not listed its agents for {seconds}: it hangs"
+
+    @property
+    def hangs(self) -> bool:
+        """Whether it is asked and does not answer, nor did when it was asked before, if that is
+        so long."""
+        return self._asked_at is not None and (self._hung or self._is_late)
+
+    @property
+    def _is_late(self) -> bool:
+        return self._asked_at is not None and clock.now() - self._asked_at > self._patience
+
+    @property
+    def _patience(self) -> float:
+        # Some servers need as long for all of their agents, each time.
+        return max(_SILENCE, 2 * max(self._recent))
 
     async def run(self) -> None:
         """Poll for ever."""
@@ -142,7 +157,7 @@ class Discovery:
             with self.calls.timed(self._runtime.name):
                 listing = await self._runtime.list_agents()
         finally:
-            self._asked_at = None
+            self._hung, self._asked_at = self._is_late, None
         known = {
             agent.agent_id: agent
             for agent in self._directory.all()

@@ -1,5 +1,6 @@
 """Making agents' own rooms: with all that belongs to one, or, where that is refused, without."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,6 +40,7 @@ class OwnRooms:
         self._config = config
         self._home = home
         self._version = config.agents.room_version
+        self._asking = asyncio.Lock()
 
     def name(self, agent: Agent) -> str:
         return self._config.agents.room_name.replace("{name}", agent.name)[:LONGEST_NAME]
@@ -52,9 +54,8 @@ class OwnRooms:
         directory has it now. Raises MatrixRequestError or HomeserverUnavailable."""
         members = sorted(self._config.agents.room_members)
         access = wanted_access(self._config)
-        if self._version is None:
-            self._version = await ghost.default_room_version()
-        content = self._whole(agent, members, access, self._version)
+        version = await self._room_version(ghost)
+        content = self._whole(agent, members, access, version)
         try:
             room_id = await ghost.create_room(content)
         except MRoomInUse:
@@ -66,7 +67,7 @@ class OwnRooms:
                 raise
             reason = refused_request(error)
             log.warning("a room is refused as it should be", agent=agent.agent_id, reason=reason)
-            return await self._make_bare(agent, ghost, self._version)
+            return await self._make_bare(agent, ghost, version)
         applied: dict[str, object] = {
             "room_name": content["name"],
             "room_topic": content["topic"],
@@ -76,6 +77,13 @@ class OwnRooms:
             "power": True,
         }
         return room_id, applied | ({} if picture_of(agent) else {"room_avatar": ""})
+
+    async def _room_version(self, ghost: Intent) -> int:
+        """Asked once, however many agents are new."""
+        async with self._asking:
+            if self._version is None:
+                self._version = await ghost.default_room_version()
+            return self._version
 
     async def _make_bare(
         self, agent: Agent, ghost: Intent, version: int

@@ -170,21 +170,17 @@ class App:
         # Turns, each to its end.
         window, age = config.conversations.join_messages, config.conversations.max_event_age
         self.joining = Joining(turns, queues, window, clock.now, portals.joins_within)
+        told = (turns, outbox, prompts, approvals, toolbox, self.joining, speaker)
         runner = self.turn_runner = TurnRunner(
             config,
             homeserver,
             runtimes,
             *known,
-            turns,
-            outbox,
-            prompts,
-            approvals,
-            toolbox,
-            self.joining,
-            speaker,
+            *told,
             PortalGate(portals, budget, clock.now),
             voices,
             queues.journeys,
+            self._hangs,
         )
         self.moves = RoomMoves(
             config, homeserver, *known, conversations, opened, home.take_out, provisioner.changed
@@ -309,6 +305,9 @@ class App:
 
     def _unfinished(self) -> list[Turn]:
         return self.dispatcher.queues.unfinished()
+
+    def _hangs(self, runtime: str) -> bool:
+        return self.listings.hangs(runtime)
 
     def _refused(self, room_id: str) -> None:
         self.doubts.refused(room_id)

@@ -7,6 +7,7 @@ from letta_matrix import __version__
 from letta_matrix.app.assembly import App
 from letta_matrix.app.connection import Connection
 from letta_matrix.app.pulse import Reach
+from letta_matrix.app.watched import watched_by
 from letta_matrix.common import clock
 from letta_matrix.common.parts import part
 from letta_matrix.common.vitals import State, lines
@@ -60,7 +61,7 @@ class Health:
             "uptime_seconds": round(clock.now() - self._started, 1),
             "troubles": wrong,
             "warnings": lines(checks, State.WARNING),
-            "checks": [asdict(check) for check in checks],
+            "checks": [asdict(one) | {"watches": watched_by(one.name)} for one in checks],
             "agents": len(active),
             "agents_in_trouble": app.troubles.all(),
             "turns_waiting": app.dispatcher.queues.waiting,

@@ -49,6 +49,10 @@ class Listings:
         listed = not found or any(one.listed for one in found)
         return listed and all(one.settled for one in found)
 
+    def hangs(self, runtime: str) -> bool:
+        """Whether a runtime takes requests and answers none, as its listings show."""
+        return any(one.hangs for one in self.discoveries if one.name == runtime)
+
     async def sync(self) -> dict[str, str]:
         """List every runtime's agents now; each runtime's trouble, "" for none. Raises
         StoreUnavailable."""

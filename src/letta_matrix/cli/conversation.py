@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from collections.abc import AsyncGenerator, Generator, Mapping
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, nullcontext
 from typing import Any
 
 from letta_matrix.cli.exchange import Exchange, Left, Session
@@ -24,7 +24,8 @@ class Conversation:
     async def run(self, message: str | None) -> None:
         """Say `message`, or else all that is typed. Raises Failure, Left."""
         client, room_id = self._session.client, self._session.room_id
-        with self._interruptible():
+        keyboard = self._session.keyboard
+        with self._interruptible(), keyboard.held() if keyboard is not None else nullcontext():
             await self._take_up(await client.catch_up(room_id), message or "")
             async with aclosing(self._texts(message)) as texts:
                 async for text in texts:
@@ -64,9 +65,11 @@ class Conversation:
             yield message
             return
         while keyboard is not None:
+            keyboard.listen()
             typed_before = keyboard.has_line
             if keyboard.is_terminal:
                 view.prompt(_PROMPT)
+                view.echo(keyboard.begun, end="")
             line = await keyboard.line()
             if line is None:
                 view.withdraw()

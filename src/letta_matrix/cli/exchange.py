@@ -4,6 +4,7 @@ a person can answer."""
 import asyncio
 import sys
 from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -77,6 +78,7 @@ class Exchange:
         self._unshown: list[Update] = []
         self._offers_stop = False
         self._is_away = False
+        self._read_up_to = ""
 
     def interrupt(self) -> None:
         self._happened.put_nowait(None)
@@ -95,6 +97,7 @@ class Exchange:
             await self._turn_to_person()
             while (left := self._left()) is None or left > 0:
                 await self._next(left)
+            await self._show_as_read()
         finally:
             self._session.view.withdraw()
             self._session.view.settle()
@@ -182,11 +185,21 @@ class Exchange:
             return
         if self._reading is None:
             keyboard.set_aside()
+            keyboard.listen()
         if keyboard.is_terminal and not view.prompting:
             view.prompt(text)
         if self._reading is None:
             line = keyboard.new_line() if keyboard.is_terminal else keyboard.line()
             self._reading = self._started(line)
+            await self._show_as_read()
+
+    async def _show_as_read(self) -> None:
+        """Let other clients know what the person has seen here."""
+        newest = self._transcript.newest
+        if newest != self._read_up_to and self._session.is_with_person:
+            self._read_up_to = newest
+            with suppress(Failure):  # it is unread there, and nothing else
+                await self._session.client.read(self._session.room_id, newest)
 
     async def _read_no_more(self) -> None:
         task, keyboard = self._reading, self._session.keyboard
@@ -194,6 +207,8 @@ class Exchange:
         if task is None:
             return
         await ended(task)
+        if keyboard is not None and task.cancelled():
+            keyboard.set_aside()
         if keyboard is None or task.cancelled():
             return
         # A person's line was an answer to what is not asked any more; a script's has its turn yet.

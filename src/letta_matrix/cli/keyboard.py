@@ -4,14 +4,20 @@ import asyncio
 import os
 import select
 from collections import deque
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 
 _CHUNK = 65_536
+_LOCAL = 3
+"""Where a terminal's attributes have the flags of how lines are typed."""
 
 
 class Keyboard:
     """Lines of standard input, read when they are wanted and no earlier.
 
-    `is_terminal`: a person is there to be asked. `ended`: no more will come.
+    `is_terminal`: a person is there to be asked. `ended`: no more will come. While it is `held`,
+    what a person types shows only while a line is waited for: elsewhere it would stand in the
+    midst of what is written there.
     """
 
     def __init__(self, descriptor: int = 0) -> None:
@@ -20,21 +26,63 @@ class Keyboard:
         self._descriptor = descriptor
         self._rest = b""
         self._ahead: deque[str] = deque()
+        self._held = False
 
     @property
     def has_line(self) -> bool:
         """Whether the next `line` has been typed before."""
         return bool(self._ahead)
 
+    @property
+    def begun(self) -> str:
+        """What has been typed of the next line, if that is not whole yet."""
+        return "" if self._ahead else self._rest.decode("utf-8", "replace")
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Until this ends, what is typed shows only where it is waited for, and Ctrl-C loses none
+        of it. Left by an exception, as by Ctrl-C, what was not read is nobody's any more."""
+        import termios
+
+        if not self._is_ours:
+            yield
+            return
+        before, when = termios.tcgetattr(self._descriptor), termios.TCSAFLUSH
+        self._set(termios.NOFLSH, on=True)
+        self._set(termios.ECHO, on=False)
+        self._held = True
+        try:
+            yield
+            when = termios.TCSANOW
+        finally:
+            self._held = False
+            with suppress(termios.error):  # the terminal has gone
+                termios.tcsetattr(self._descriptor, when, before)
+
+    def listen(self) -> None:
+        """Let show what is typed from now on, until a line is read; what was typed before is taken
+        in, half a line too, see `has_line` and `begun`."""
+        import termios
+
+        if self._held and not self.ended:
+            self._take_in()
+            self._set(termios.ECHO, on=True)
+
     async def line(self) -> str | None:
         """The next line without blanks around it, None at the end."""
-        return self._ahead.popleft() if self._ahead else await self.new_line()
+        if not self._ahead:
+            return await self.new_line()
+        self._hush()
+        return self._ahead.popleft()
 
     async def new_line(self) -> str | None:
         """The same, of what is typed from now on (see `set_aside`)."""
-        while b"\n" not in self._rest and not self.ended:
-            await self._ready()
-            self._read()
+        try:
+            while b"\n" not in self._rest and not self.ended:
+                await self._ready()
+                self._read()
+        finally:
+            self._hush()
         if self.ended and not self._rest:
             return None
         line, _, self._rest = self._rest.partition(b"\n")
@@ -51,12 +99,49 @@ class Keyboard:
 
         if not self.is_terminal:
             return
+        self._take_lines()
+        self._rest = b""
+        if not self.ended:
+            termios.tcflush(self._descriptor, termios.TCIFLUSH)
+
+    @property
+    def _is_ours(self) -> bool:
+        """Whether there is a terminal that is ours to set: not for a command in the background."""
+        if not self.is_terminal:
+            return False
+        try:
+            return os.tcgetpgrp(self._descriptor) == os.getpgrp()
+        except OSError:
+            return True  # nobody's
+
+    def _take_in(self) -> None:
+        import termios
+
+        self._take_lines()
+        # A terminal gives half a line away only where it knows of no lines.
+        self._set(termios.ICANON, on=False)
+        self._take_lines()
+        self._set(termios.ICANON, on=True)
+
+    def _take_lines(self) -> None:
         while not self.ended and select.select([self._descriptor], [], [], 0)[0]:
             self._read()
         *lines, self._rest = self._rest.split(b"\n")
         self._ahead.extend(map(_decoded, lines))
-        if not self.ended:
-            termios.tcflush(self._descriptor, termios.TCIFLUSH)
+
+    def _hush(self) -> None:
+        import termios
+
+        if self._held and not self.ended:
+            self._set(termios.ECHO, on=False)
+
+    def _set(self, flag: int, *, on: bool) -> None:
+        import termios
+
+        with suppress(termios.error):  # the terminal has gone
+            attributes = termios.tcgetattr(self._descriptor)
+            attributes[_LOCAL] = attributes[_LOCAL] | flag if on else attributes[_LOCAL] & ~flag
+            termios.tcsetattr(self._descriptor, termios.TCSANOW, attributes)
 
     async def _ready(self) -> None:
         """Wait until there is something to read."""

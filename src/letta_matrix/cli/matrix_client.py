@@ -62,6 +62,11 @@ class MatrixClient:
         relation = {"rel_type": "m.annotation", "event_id": event_id, "key": key}
         return await self._send(room_id, "m.reaction", {"m.relates_to": relation})
 
+    async def read(self, room_id: str, event_id: str) -> None:
+        """Show the room as read up to an event, everywhere. Raises Failure."""
+        body = {"m.fully_read": event_id, "m.read": event_id}
+        await self._call("POST", f"/rooms/{quote(room_id)}/read_markers", body)
+
     async def catch_up(self, room_id: str) -> list[Mapping[str, Any]]:
         """The room's last events; `news` tells what comes after them. Raises Failure."""
         self._since = ""

@@ -18,6 +18,7 @@ from websockets.typing import Subprotocol
 
 from letta_matrix.common import clock
 from letta_matrix.common import mcp_frames as frames
+from letta_matrix.common.connections.unreached import why_unreached
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.program import starting, typed
 from letta_matrix.common.waiting import is_set
@@ -275,8 +276,9 @@ def _error(request_id: object, code: int, text: str) -> str:
 
 
 def _unreachable(url: str, error: Exception) -> str:
-    reason = str(error) or "it takes too long"
-    return f"no bridge answers at {url}: {reason}; is `{starting()}` or `run` running?"
+    return (
+        f"no bridge answers at {url}: {why_unreached(error)}; is `{starting()}` or `run` running?"
+    )
 
 
 def _refused(url: str, status: int) -> str:

@@ -104,6 +104,8 @@ class Transcript:
         self._answered: dict[str, str] = {}
         self._spoke: set[str] = set()
         self.questions: dict[str, Question] = {}
+        self.newest = ""
+        """The last event of what is followed."""
 
     @property
     def prompts(self) -> list[str]:
@@ -142,6 +144,7 @@ class Transcript:
         if prompt not in self._patience or (not prompt and message.event_id not in self._prompts):
             return []
         self._prompts[message.event_id] = prompt
+        self.newest = str(event.get("event_id", ""))
         if message.beside == "approval" or message.event_id in self.questions:
             return self._asked(message, prompt)
         if message.beside == "trace":

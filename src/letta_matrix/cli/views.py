@@ -37,9 +37,9 @@ class View(ABC):
         """The person has typed a line."""
         self.prompting = False
 
-    def echo(self, line: str) -> None:
-        """Show a line behind its prompt that was typed elsewhere."""
-        print(line, file=self._prompts, flush=True)
+    def echo(self, line: str, end: str = "\n") -> None:
+        """Show behind its prompt what was typed before."""
+        print(line, end=end, file=self._prompts, flush=True)
 
     def withdraw(self) -> None:
         """What was asked does not matter any more, or is asked again below."""

@@ -8,6 +8,7 @@ from typing import Any, cast
 import aiohttp
 
 from letta_matrix.client.errors import ApiError, ClientError, Unreachable
+from letta_matrix.common.connections.unreached import why_unreached
 
 Json = dict[str, Any]
 
@@ -88,8 +89,7 @@ class Transport:
                     raise _error(response, await response.read())
                 yield response
         except (aiohttp.ClientError, TimeoutError) as error:
-            reason = str(error) or "it took too long"
-            raise Unreachable(f"{self._url} does not answer: {reason}") from error
+            raise Unreachable(f"{self._url} does not answer: {why_unreached(error)}") from error
 
 
 def _timeout(seconds: float) -> aiohttp.ClientTimeout:

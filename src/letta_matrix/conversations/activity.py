@@ -85,6 +85,14 @@ class Activity:
         use.ended, use.ok, use.output = clock.now(), event.ok, event.output
         self._changed.set()
 
+    def denied(self, event: ToolReturned) -> None:
+        """A tool call was denied by people, which its question tells: it is no tool in use, unless
+        the line shows it already."""
+        if self._reply.beside.posted(OutboxKind.TRACE, _KEY) is None:
+            self._uses.pop(event.call_id, None)
+        else:
+            self.returned(event)
+
     async def finish(self) -> None:
         """Hand the trace to the reply, which is about to end; sends nothing by itself."""
         if self._task is not None:

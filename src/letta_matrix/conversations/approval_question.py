@@ -39,7 +39,7 @@ class ApprovalQuestion:
 
     `decided` is set once no person is awaited any more, `settled` is how a person of this process
     has left it, `told` is set once the runtime knows, `shown` once its event says what became of
-    it.
+    it; `denial` is why the tool may not run, as the runtime is told.
     """
 
     key: str
@@ -52,6 +52,7 @@ class ApprovalQuestion:
     settled: Approval | None = None
     told: bool = False
     shown: bool = False
+    denial: str = ""
     # Held while the reply's events change: what is cut short there has an unknown outcome.
     posting: asyncio.Lock = field(default_factory=asyncio.Lock)
     task: asyncio.Task[None] | None = None
@@ -108,6 +109,7 @@ class ApprovalQuestion:
 
     async def tell(self, *, allow: bool, message: str = "") -> None:
         """Tell the runtime, as often as it takes."""
+        self.denial = "" if allow else message
         for pause in _PAUSES:
             if await self._try_to_tell(allow=allow, message=message):
                 break

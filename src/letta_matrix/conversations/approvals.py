@@ -136,6 +136,11 @@ class Approvals:
         """Whether a turn waits for a person now."""
         return any(not question.decided.is_set() for question in self._of(turn_id))
 
+    def have_denied(self, turn_id: str, output: str) -> bool:
+        """Whether a call that failed so did not run since people said no: its question tells."""
+        denials = [question.denial for question in self._of(turn_id)]
+        return any(denial and denial in output for denial in denials)
+
     async def ended(
         self, turn: Turn, reply: Reply | None = None, *, recovered: bool = True
     ) -> None:

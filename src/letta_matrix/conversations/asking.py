@@ -28,7 +28,6 @@ from letta_matrix.runtimes.faults import (
     ConversationGone,
     CredentialsRefused,
     RateLimited,
-    RuntimeBusy,
     RuntimeRefused,
     RuntimeUnavailable,
     TurnLost,
@@ -43,6 +42,9 @@ log = structlog.get_logger()
 _PATIENCE = 3.0
 """Seconds a runtime may be away before the person is told."""
 
+_QUIET = 10.0
+"""Seconds without a word of a turn after which its runtime may hang."""
+
 _PAUSES = Backoff(0.2, 10.0)
 
 
@@ -50,7 +52,7 @@ _PAUSES = Backoff(0.2, 10.0)
 class Asking:
     """Asks runtimes; `models` knows whose model fails, `calls` counts each try, by runtime.
     `tell_to_stop` stops what a runtime may do for a turn, and is False where that cannot be said
-    for sure."""
+    for sure; `hangs` tells whether a runtime takes requests and answers none."""
 
     _settings: Conversations
     _turns: TurnStore
@@ -59,6 +61,7 @@ class Asking:
     _joining: Joining
     _tell_to_stop: Callable[[Turn, Agent], Awaitable[bool]]
     _journeys: Journeys
+    _hangs: Callable[[str], bool]
 
     def __post_init__(self) -> None:
         self.models = Models()
@@ -72,6 +75,17 @@ class Asking:
 
     async def ask(self, run: Run, runtime: AgentRuntime) -> End:
         """Ask the runtime, or follow what an earlier try has asked it, to the end."""
+
+        def hangs() -> bool:
+            # Listings may be all that hangs, and who waits for a person needs no answer.
+            heard = run.watchdog.ran_since(clock.now() - _QUIET)
+            waits = heard or self._approvals.waits(run.turn.turn_id)
+            return not waits and self._hangs(runtime.name)
+
+        async with run.delays.telling_silence(hangs):
+            return await self._ask(run, runtime)
+
+    async def _ask(self, run: Run, runtime: AgentRuntime) -> End:
         turn, reply, pauses = run.turn, run.reply, iter(_PAUSES)
         away: float | None = None
         moved = False
@@ -106,7 +120,7 @@ class Asking:
                 if away is None or (run.watchdog.ran_since(begun) and now - begun > _PATIENCE):
                     away, pauses = now, iter(_PAUSES)
                 if now - away > _PATIENCE:
-                    await reply.beside.notify(*_waiting(error))
+                    await run.delays.tell(error)
                 least = error.retry_after if isinstance(error, RateLimited) else 0.0
             except RuntimeRefused as error:
                 return _refused(reply, error)
@@ -224,17 +238,6 @@ class Asking:
 
 def _title(turn: Turn) -> str:
     return f"Matrix {turn.room_id}" + (f" thread {turn.thread_id}" if turn.thread_id else "")
-
-
-def _waiting(error: RuntimeUnavailable) -> tuple[str, str]:
-    """The key and the text of the notice that says why an answer takes longer."""
-    match error:
-        case RuntimeBusy():
-            return "busy", notices.BUSY
-        case RateLimited():
-            return "rate limited", notices.RATE_LIMITED
-        case _:
-            return "unavailable", notices.UNAVAILABLE
 
 
 def _refused(reply: Reply, error: RuntimeRefused) -> End:

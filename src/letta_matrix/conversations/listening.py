@@ -15,6 +15,7 @@ from letta_matrix.common.waiting import is_set
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.activity import Activity
 from letta_matrix.conversations.approvals import Approvals
+from letta_matrix.conversations.delays import Delays
 from letta_matrix.conversations.journeys import Journeys, Stage
 from letta_matrix.conversations.reply import Notice, Reply
 from letta_matrix.conversations.reply_text import ReplyText
@@ -152,7 +153,11 @@ class Run:
     told: bool = True
     joined: list[Turn] = field(default_factory=list[Turn])
     again: bool = False
+    delays: Delays = field(init=False)
     asked_of: list[float | None] = field(default_factory=list[float | None])
+
+    def __post_init__(self) -> None:
+        self.delays = Delays(self.reply)
 
     def amended(self) -> list[float | None]:
         """When each of the messages was last edited or redacted."""
@@ -176,6 +181,8 @@ class Listener:
         """Follow the events to the last. Raises RuntimeUnavailable if that is missing."""
         async for event in events:
             self.run.watchdog.heard()
+            if self.run.delays.are_told:
+                await self.run.delays.take_back()
             if isinstance(event, TurnFinished):
                 self._learn(event)
                 return finished(event, self.text.end(), sure=self.runtime.capabilities.cancel)
@@ -209,7 +216,10 @@ class Listener:
                 self.run.activity.started(event)
             case ToolReturned():
                 self.journeys.used_up(self.run.turn.turn_id, event.call_id, ok=event.ok)
-                self.run.activity.returned(event)
+                if event.ok or not self.approvals.have_denied(self.run.turn.turn_id, event.output):
+                    self.run.activity.returned(event)
+                else:
+                    self.run.activity.denied(event)
             case ModelRetried(reason=reason):
                 self.models.failed(agent_id, reason)
                 await reply.beside.post(OutboxKind.OFFER, RETRIED, notices.retried(reason))

@@ -21,6 +21,9 @@ BROKEN = (
 UNAVAILABLE = "I cannot be reached right now. Your message is safe: I'll answer when I am back."
 BUSY = "I am busy with something else in this conversation. I'll answer when that is done."
 RATE_LIMITED = "I was asked too much at once and have to wait a little. I'll answer then."
+WAS_AWAY = "I could not be reached for a while."
+WAS_BUSY = "I was busy with something else first."
+HAD_TO_WAIT = "I was asked too much at once, and had to wait a little."
 WAS_RETRIED = "My model did not answer at first, and I tried again."
 OVER_BUDGET = (
     "That is more than one person may ask at once, so I leave this unanswered, and what you write "

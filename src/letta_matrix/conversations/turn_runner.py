@@ -1,7 +1,7 @@
 """Runs one turn from wherever it stands to its end: ask or follow, show, freeze, deliver."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import structlog
@@ -30,11 +30,14 @@ from letta_matrix.runtimes.protocol import AgentRuntime, TurnRequest
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.rooms import Rooms
-from letta_matrix.store.turns import Outcome, Turn, TurnStatus, TurnStore
+from letta_matrix.store.turns import Outcome, Turn, TurnKind, TurnStatus, TurnStore
 
 log = structlog.get_logger()
 
 _TOLD_INSTEAD = {Passage.SPENT: notices.CONTACT_SPENT, Passage.GONE: notices.PORTAL_GONE}
+
+_QUIET_ENDS = (Notice(notices.STOPPED), Notice(notices.UNHEARD))
+"""What is left unsaid where the message was deleted: it would stand below nothing."""
 
 _FAREWELL = 1.0
 """Seconds that a request has at the end of the bridge; after that it is one that was cut off."""
@@ -73,6 +76,7 @@ class TurnRunner:
     _gate: PortalGate
     _voices: Voices
     _journeys: Journeys
+    _hangs: Callable[[str], bool]
 
     def __post_init__(self) -> None:
         self._settings, self._portals = self._config.conversations, self._speaker.portals
@@ -84,6 +88,7 @@ class TurnRunner:
             self._joining,
             self._tell_to_stop,
             self._journeys,
+            self._hangs,
         )
         self._running: dict[str, Run] = {}
         self._replies: dict[str, Reply] = {}
@@ -201,7 +206,10 @@ class TurnRunner:
             end = await self._end(run)
             if turn.outcome == Outcome.WITHDRAWN:
                 end = End("", None, Outcome.WITHDRAWN)
+            elif end.notice in _QUIET_ENDS and await self._is_deleted(turn):
+                end = End(end.text, None, end.outcome)
             await activity.finish()
+            await run.delays.take_back()
             await reply.beside.rewrite_posted(OutboxKind.OFFER, RETRIED, notices.WAS_RETRIED)
             await self._approvals.ended(turn, reply, recovered=recovered)
             await self._tools.ended(turn.turn_id)
@@ -213,6 +221,10 @@ class TurnRunner:
         finally:
             del self._running[turn.turn_id]
             activity.close()
+
+    async def _is_deleted(self, turn: Turn) -> bool:
+        """Whether whoever asked has deleted all that was asked."""
+        return turn.kind is TurnKind.MESSAGE and not await self._turns.what_is_left(turn)
 
     async def _mentionable(self, turn: Turn, agent: Agent) -> set[str]:
         if not self._settings.agent_mentions or self._is_of_network(turn):

@@ -18,6 +18,7 @@ from yarl import URL
 
 from letta_matrix.common import clock
 from letta_matrix.common.backoff import Backoff
+from letta_matrix.common.connections.unreached import why_unreached
 from letta_matrix.common.measures import REQUEST_BOUNDS, Calls
 from letta_matrix.common.sureness import Sure, alone
 from letta_matrix.matrix import answers
@@ -321,7 +322,7 @@ class Requests:
 
 def _lost(error: Exception) -> str:
     """Why no answer came."""
-    return certificate_fault(error) or answers.words(str(error)) or "timed out"
+    return certificate_fault(error) or answers.words(why_unreached(error))
 
 
 async def _recovered(recover: Recover | None) -> Mapping[str, Any] | None:

@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from yarl import URL
 
+from letta_matrix.common.connections.unreached import why_unreached
 from letta_matrix.common.json_fields import (
     Json,
     as_list,
@@ -212,7 +213,7 @@ class Provisioning:
             text = f"the bridge at {settings.url} has not answered within {within:.0f} s"
             raise ProvisioningFault(text, Why.UNAVAILABLE) from None
         except (aiohttp.ClientError, OSError) as error:
-            text = f"the bridge at {settings.url} cannot be reached: {error}"
+            text = f"the bridge at {settings.url} cannot be reached: {why_unreached(error)}"
             raise ProvisioningFault(text, Why.UNAVAILABLE) from None
 
     def _answer(self, status: int, body: object) -> Json:

@@ -19,6 +19,7 @@ from typing import Any
 
 import aiohttp
 
+from letta_matrix.common.connections.unreached import why_unreached
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.stack.confine import Reach, own_rules
 from letta_matrix.stack.errors import StackError
@@ -190,7 +191,9 @@ class AppServerProcess:
             async with http.ws_connect(f"{self.url}/ws", max_msg_size=0, headers=headers) as socket:
                 yield Control(socket)
         except aiohttp.ClientError as error:
-            raise StackError(f"the App Server at {self.url} cannot be reached: {error}") from None
+            raise StackError(
+                f"the App Server at {self.url} cannot be reached: {why_unreached(error)}"
+            ) from None
 
 
 class Control:

@@ -6,7 +6,6 @@ written here instead.
 """
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from typing import Any, cast
 
 import aiohttp
 
+from letta_matrix.common.connections.unreached import why_unreached
 from letta_matrix.common.parts import part
 from letta_matrix.stack.errors import BadFlagError, StackError
 from letta_matrix.stack.files import read_beneath, write_beneath
@@ -147,7 +147,7 @@ async def check_endpoint(http: aiohttp.ClientSession, choice: ModelChoice) -> No
     except TimeoutError:
         raise _unusable(url, "no answer within 5 s") from None
     except (aiohttp.ClientError, ValueError) as error:
-        raise _unusable(url, _reason(error)) from None
+        raise _unusable(url, why_unreached(error)) from None
     if status in (401, 403):
         wrong = "wants a key: set" if choice.key == _NO_KEY else "refused the key: check"
         raise StackError(
@@ -160,16 +160,6 @@ def _unusable(url: str, reason: str) -> StackError:
         f"the model's endpoint does not answer: GET {url}: {reason}; start it, or name another "
         "by --model-base-url"
     )
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, aiohttp.ClientConnectorError):
-        fault = error.os_error
-        # asyncio's own text repeats the address; a failed look-up of a name has no errno.
-        number = fault.errno or 0
-        said = os.strerror(number) if number > 0 else fault.strerror
-        return said or "cannot be reached"
-    return str(error) or type(error).__name__
 
 
 @part

@@ -20,6 +20,7 @@ from urllib.parse import quote
 import aiohttp
 import yaml
 
+from letta_matrix.common.connections.unreached import why_unreached
 from letta_matrix.common.private_files import write_private
 from letta_matrix.stack.errors import PasswordRefusedError, StackError, TooSoonError
 from letta_matrix.stack.files import keep_secret, write_private_if_changed
@@ -265,7 +266,7 @@ class Synapse:
             ) as response:
                 return cast("dict[str, Any]", await response.json(content_type=None))
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise StackError(f"Synapse did not answer {path}: {error!r}") from None
+            raise StackError(f"Synapse did not answer {path}: {why_unreached(error)}") from None
 
 
 def new_signing_key() -> str:

@@ -97,6 +97,14 @@ def identity_of(pid: int) -> str | None:
     return None if fields[0] in _ENDED else f"{pid} {fields[_STARTED]}"
 
 
+def processes() -> list[int]:
+    """All that run on this machine, as far as the system tells."""
+    try:
+        return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
+    except OSError:
+        return []
+
+
 def stat_of(pid: int) -> list[str]:
     """What proc_pid_stat(5) tells of a process behind its name. Raises OSError."""
     stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")

@@ -34,6 +34,7 @@ class HealthCheck(Answer):
     state: State
     says: str = Field(description="what is wrong, empty for nothing")
     remedy: str = Field(description="what to do about it, empty where it may pass by itself")
+    watches: str = Field(default="", description="what is so while nothing is wrong")
     who: str = Field(default="", description="whom it concerns, by name; for admins")
 
 

@@ -1,13 +1,13 @@
 """A keeper that runs beside its App Server, on another machine perhaps; none is started here."""
 
 import asyncio
-import os
 import ssl
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
 from letta_matrix.common.addresses import Place
 from letta_matrix.common.backoff import Backoff
+from letta_matrix.common.connections.unreached import why_unreached
 from letta_matrix.runtimes.keeper import wire
 from letta_matrix.runtimes.keeper.line import Line
 from letta_matrix.runtimes.keeper.places import Attached, Json, KeeperFault, KeeperPlace, refusal
@@ -96,13 +96,8 @@ class RemoteKeeper(KeeperPlace):
     def _why(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):
             return f"{self.name} does not answer"
-        if isinstance(error, ssl.SSLError):
-            return f"{self.name} cannot be spoken to by TLS: {error.reason or error}"
         if isinstance(error, OSError):
-            # asyncio's own words repeat the address.
-            is_systems = error.errno is not None and error.errno > 0
-            why = os.strerror(error.errno or 0) if is_systems else error.strerror or error
-            return f"{self.name} cannot be reached: {why}"
+            return f"{self.name} cannot be reached: {why_unreached(error)}"
         return f"who answers at {self._place} is no keeper of letta-matrix"
 
 

@@ -9,6 +9,7 @@ import aiohttp
 
 from letta_matrix.common.backoff import Backoff
 from letta_matrix.common.connections.known_servers import CheckedConnector, KnownServer
+from letta_matrix.common.connections.unreached import why_unreached
 from letta_matrix.runtimes.bounds import LARGEST
 
 REMOTE_HEARTBEAT = 30.0
@@ -101,7 +102,7 @@ class Upstream:
         except TimeoutError:
             reason = "the App Server does not answer"
         except (aiohttp.ClientError, OSError) as error:
-            reason = str(error) or type(error).__name__
+            reason = why_unreached(error)
         self._set(None, reason)
         return was_up
 

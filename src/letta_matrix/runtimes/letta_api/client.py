@@ -19,6 +19,7 @@ from letta_client import (
     DefaultAsyncHttpxClient,
 )
 
+from letta_matrix.common.connections.unreached import why_unreached
 from letta_matrix.common.json_fields import Json, mapping, parse_json
 from letta_matrix.common.loopback import is_loopback
 from letta_matrix.common.sureness import Sure
@@ -46,7 +47,6 @@ STREAM_SILENCE = 90.0
 RUN_MESSAGES = 100
 MAX_PAGES = 20
 _SILENT = "did not answer in time"
-_UNREACHABLE = "cannot be reached, or broke off"
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 Response = Awaitable[Any]
@@ -256,7 +256,8 @@ class Client:
         if not isinstance(error, APIStatusError):
             late = isinstance(error, APITimeoutError | httpx.TimeoutException)
             kind = NotReached if isinstance(error.__cause__, _UNSENT) else RuntimeUnavailable
-            return kind(f"{self._place} {_SILENT if late else _UNREACHABLE}")
+            why = why_unreached(error.__cause__ or error)
+            return kind(f"{self._place} {_SILENT if late else f'cannot be reached: {why}'}")
         status, headers = error.status_code, error.response.headers
         if is_foreign(status, headers, error.response.content):
             return foreign(self._place, status, headers)

@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit
 import openai
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
+from letta_matrix.common.connections.unreached import why_unreached
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.sureness import Sure
 from letta_matrix.config import OpenAICompatibleRuntime
@@ -144,8 +145,7 @@ class Endpoint:
 
     def unavailable(self, error: Exception) -> RuntimeUnavailable:
         """The exception for a connection that could not be made or broke."""
-        reason = str(error.__cause__ or error) or type(error).__name__
-        line = first_line(reason, self._key)
+        line = first_line(why_unreached(error.__cause__ or error), self._key)
         return RuntimeUnavailable(f"{self.name} cannot be reached at {self.url}: {line}")
 
     def fault(self, error: openai.APIStatusError) -> RuntimeFault:

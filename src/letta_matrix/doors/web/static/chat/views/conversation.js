@@ -47,7 +47,7 @@ export class Conversation {
     const onStop = (/** @type {string} */ target) => this.#stop(target);
     const onShow = (/** @type {Item} */ question) => this.#showQuestion(question);
     this.typing = new TypingLine(onStop);
-    this.waiting = new WaitingBar(onShow);
+    this.waiting = new WaitingBar(onShow, (id) => this.messages.find(id));
     const onClose = () => this.closeThread();
     this.thread = new ThreadPanel(account, this.history, { onStop, onShow, onProblem, onClose });
     this.scroll.content.append(this.#more, this.#empty, this.messages.element);

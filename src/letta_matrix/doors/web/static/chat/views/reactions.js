@@ -22,10 +22,16 @@ export function showReactions(element, item, room) {
   element.setAttribute("aria-label", isOpenQuestion(item) ? "Answer the question" : "Reactions");
 }
 
-/** What an agent offered means nothing once the question is answered. @param {Item} item */
+/**
+ * What an agent offered means nothing once the question is answered, and what became of one about a
+ * tool, and by whom, it says itself.
+ *
+ * @param {Item} item
+ */
 function shownOf(item) {
   if (!isQuestion(item) || isOpenQuestion(item)) return item.reactions;
   return item.reactions
+    .filter(({ key }) => item.beside !== "approval" || !isAnswer(item, key))
     .map((one) => ({ ...one, senders: one.senders.filter((sender) => sender !== item.sender) }))
     .filter((one) => one.senders.length);
 }

@@ -36,7 +36,7 @@ export class ThreadPanel {
     this.history = history;
     this.messages = new MessageList(account.media, history, { inThread: true });
     this.typing = new TypingLine(onStop);
-    this.waiting = new WaitingBar(onShow);
+    this.waiting = new WaitingBar(onShow, (id) => this.messages.find(id));
     const onMessage = (/** @type {import("../composer.js").Outgoing} */ message) => this.#send(message);
     this.composer = new Composer("thread-composer", account, {
       onMessage,
