@@ -4,6 +4,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, select, update
 
@@ -16,7 +17,6 @@ from letta_matrix.store.schema import approvals, inbox, outbox, transactions, tu
 from letta_matrix.store.turns import Outcome, Turn, TurnKind, TurnStatus, joined_to
 
 Event = Mapping[str, object]
-
 
 _LATER = (
     *("seq", "conversation_id", "runtime_state", "asked", "outcome", "joined_to"),
@@ -304,9 +304,9 @@ def _amend_known(connection: Connection, amendment: Amendment) -> None:
     if not amendment.withdrawn:
         here &= inbox.c.state == InboxState.PARKED
     row = connection.execute(select(inbox.c.event, inbox.c.state).where(here)).one_or_none()
-    message = row.event if row is not None else {}
-    if row is None or message.get("sender") != amendment.sender:
+    if row is None or row.event.get("sender") != amendment.sender:
         return
+    message: dict[str, Any] = row.event
     if amendment.withdrawn:
         state = InboxState.IGNORED if row.state == InboxState.PARKED else row.state
         gone = {"event": {"edits": message.get("edits", "")}, "state": str(state)}
