@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -314,6 +315,13 @@ class Keys:
 
     def put_back(self, line: str) -> None:
         self.aside.insert(0, line)
+
+    @property
+    def begun(self) -> str:
+        return ""
+
+    def held(self) -> nullcontext[None]:
+        return nullcontext()
 
     def listen(self) -> None:
         pass

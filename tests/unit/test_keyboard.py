@@ -119,6 +119,7 @@ async def test_who_leaves_in_the_midst_leaves_nothing_for_others(
     left = pytest.raises(asyncio.CancelledError)
     with left, keyboard.held():
         os.write(far, b"not for the shell\n")
+        await eventually(lambda: select.select([keyboard._descriptor], [], [], 0)[0])
         raise asyncio.CancelledError
     os.write(far, b"this is\n")
     assert await within(keyboard.line()) == "this is"

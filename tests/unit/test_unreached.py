@@ -38,8 +38,11 @@ async def by_system(url: str) -> None:
     parts = httpx.URL(url)
     context = ssl.create_default_context() if parts.scheme == "https" else None
     reader, writer = await asyncio.open_connection(parts.host, parts.port, ssl=context)
-    writer.write(b"?")
-    assert await reader.readexactly(1)
+    try:
+        writer.write(b"?")
+        assert await reader.readexactly(1)
+    finally:
+        writer.close()
 
 
 ASKED = pytest.mark.parametrize("ask", [by_aiohttp, by_httpx, by_openai, by_system])

@@ -53,9 +53,11 @@ def _faults(error: BaseException) -> list[BaseException]:
 def _cause(fault: BaseException) -> BaseException | None:
     if isinstance(fault, BaseExceptionGroup):
         return cast("tuple[BaseException]", fault.exceptions)[0]
-    cause: object = fault.__cause__ or getattr(fault, "os_error", None)
-    if isinstance(cause, BaseException):
-        return cause
+    # httpcore's are made of what they come from, and raised from nothing.
+    known: tuple[object, ...] = (fault.__cause__, getattr(fault, "os_error", None), *fault.args)
+    for cause in known:
+        if isinstance(cause, BaseException):
+            return cause
     return None if fault.__suppress_context__ else fault.__context__
 
 
