@@ -168,6 +168,11 @@ class ApprovalStore:
             self._waiting[approval.key] = _waiting(approval)
         return approvals.insert().values(row_of(approval))
 
+    def forget(self, turn_id: str) -> None:
+        """A turn is over: what could not be stored of it waits for nobody either."""
+        for key in self.waiting_of(turn_id):
+            del self._waiting[key]
+
     async def get(self, key: str) -> Approval | None:
         return await self._database.record(Approval, _asked(approvals.c.key == key))
 
