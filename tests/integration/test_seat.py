@@ -293,6 +293,39 @@ async def test_who_stops_in_the_midst_of_a_batch_keeps_nobody_out(
             assert second.holds
 
 
+async def test_who_is_late_with_a_renewal_goes_on_in_its_own_session(
+    new_seat: NewSeat, database: Database, postgres_url: URL
+) -> None:
+    """Where a machine has stood still, both have: the renewal, and what was being written."""
+    seat = new_seat()
+    await seat.open()
+    fenced, goes_on = Database(postgres_url, seat.fence()), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(db: Connection) -> None:
+        db.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+        asyncio.run_coroutine_threadsafe(goes_on.wait(), loop).result()
+        db.execute(select(now()))
+
+    writing = asyncio.create_task(fenced.write(slow))
+    waits = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' "
+        "AND state_change < clock_timestamp() - interval '1 second' "
+        "AND datname = current_database()"
+    )
+
+    async def is_old() -> bool:
+        return bool(await database.read(lambda db: db.execute(waits).scalar()))
+
+    await eventually(is_old, what="the server waits for the rest of it")
+    await lapse(database)
+    await seat.look()
+    assert seat.holds
+    goes_on.set()
+    await writing
+    await fenced.close()
+
+
 async def test_what_is_unsure_waits_until_it_is_sure(new_seat: NewSeat, postgres_url: URL) -> None:
     seat = new_seat()
     await seat.open()

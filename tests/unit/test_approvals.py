@@ -482,6 +482,21 @@ async def test_the_database_fails_when_it_is_to_be_asked(
     assert not stage.approvals.waits(stage.turn.turn_id)
 
 
+async def test_what_could_not_be_stored_waits_no_longer_than_its_turn(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unavailable(*_: object, **__: object) -> None:
+        raise StoreUnavailable("on purpose")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage.outbox, "freeze", unavailable)
+        stage.follow()
+        await eventually(lambda: stage.runtime.answers)
+    assert not stage.runtime.answers["call-1"].allow
+    await stage.done()
+    assert stage.store.waiting == 0
+
+
 async def test_the_database_fails_when_a_person_has_answered(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,7 @@ class Asked:
     def push(self, *, stored: bool = True) -> None:
         self.service.pushed_at = self.clock.now()
         if stored:
+            self.service.counters["transactions"] += 1
             self.service.stored_at = self.clock.now()
         else:
             self.service.refused_at = self.clock.now()
@@ -51,7 +52,7 @@ class Asked:
 async def asked(clock: Clock) -> AsyncGenerator[Asked]:
     clock.stop()
     one = Asked(clock)
-    await one.echo.begin("start")
+    await one.echo.begin("start", 0)
     running = asyncio.create_task(one.echo.run())
     await settled()
     yield one
@@ -101,7 +102,37 @@ async def test_each_connect_begins_anew(asked: Asked) -> None:
     assert asked.echo.trouble is not None
     asked.pings = None
     assert asked.echo.trouble is None
-    await asked.echo.begin("again")
+    await asked.echo.begin("again", 0)
     asked.pings = True
     assert asked.echo.trouble is None
     assert await asked.after(65) == 1
+
+
+async def test_what_came_as_the_last_of_what_was_refused_did_is_looked_for_once(
+    asked: Asked,
+) -> None:
+    """Synapse may put it aside with those, and send it with the next that it keeps."""
+    await asked.after(5)
+    asked.push(stored=False)
+    await asked.after(120)
+    assert asked.sweeps == []
+    asked.push()
+    await asked.after(120)
+    assert len(asked.sweeps) == 1
+    asked.push()
+    await asked.after(1800)
+    assert len(asked.sweeps) == 1
+
+
+@pytest.mark.parametrize(("transactions", "sweeps"), [(1, 0), (2, 1)])
+async def test_what_came_as_the_last_of_what_was_kept_before_a_start_did_is_looked_for_once(
+    asked: Asked, transactions: int, sweeps: int
+) -> None:
+    """Nothing was kept where nothing comes but what we have sent ourselves."""
+    await asked.after(5)
+    for _ in range(transactions):
+        asked.push()
+    await asked.after(60)
+    assert len(asked.sweeps) == sweeps
+    await asked.after(1800)
+    assert len(asked.sweeps) == sweeps

@@ -1,17 +1,17 @@
 """However many turns wait, what happens looks at those that it is about: counted, not timed."""
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Select
-from sqlalchemy.dialects import sqlite
+from sqlalchemy import Connection, Engine, event
 from tests.builders import edit, message, redaction
 from tests.stage import Stage
 from tests.waiting import eventually
 
 from letta_matrix.access.principal import Principal, Scope
-from letta_matrix.store.database import Database
+from letta_matrix.store.places import Place
 from letta_matrix.store.turns import Outcome, Turn
 
 ADMIN = Principal("token:1", "", frozenset(Scope))
@@ -101,26 +101,61 @@ async def test_a_page_looks_at_its_turns(stage: Stage, looks: Looks) -> None:
     assert told == [one.turn_id for one in stage.dispatcher.queues.unfinished()][:10]
 
 
+@pytest.fixture
+def asked(stage: Stage) -> Iterator[list[tuple[str, Any]]]:
+    """What the database is asked from now on: the query, and its parameters."""
+    asked: list[tuple[str, Any]] = []
+
+    def note(_: Any, __: Any, query: str, values: Any, *___: Any) -> None:
+        if query.startswith("SELECT"):
+            asked.append((query, values))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    yield asked
+    event.remove(Engine, "before_cursor_execute", note)
+
+
+async def plans_of(stage: Stage, asked: list[tuple[str, Any]]) -> list[str]:
+    """How SQLite looks for what it was asked."""
+    return [
+        await stage.stores.database.read(partial(_plan, query, values))
+        for query, values in [*asked]
+    ]
+
+
 async def test_those_that_wait_are_not_found_among_those_that_are_over(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, asked: list[tuple[str, Any]]
 ) -> None:
-    """SQLite looks into the index of just these only where no parameter says which they are."""
-    queries: list[Select[Any]] = []
-
-    async def noted(_: Any, __: Any, query: Select[Any]) -> list[Turn]:
-        queries.append(query)
-        return []
-
-    monkeypatch.setattr(Database, "records", noted)
+    """SQLite looks into the index of just these only where no parameter says which they are, and
+    no other index seems shorter."""
     await stage.stores.turns.unfinished()
+    await stage.stores.turns.unfinished(agent_id="agent-1")
+    await stage.stores.turns.unfinished(room_id="!1:test")
     await stage.stores.turns.waiting(5, behind=3)
-    for query in queries:
-        asked = query.compile(dialect=sqlite.dialect())
-        values = tuple(asked.params[name] for name in asked.positiontup or [])
-        plan = await stage.stores.database.read(partial(_plan, f"{asked}", values))
-        assert "turns_open" in plan
+    plans = await plans_of(stage, asked)
+    assert len(plans) == 4
+    assert all("turns_open" in plan for plan in plans), plans
 
 
-def _plan(query: str, values: tuple[Any, ...], connection: Connection) -> str:
+async def test_what_an_agent_works_on_is_not_found_by_sorting_all_it_ever_did(
+    stage: Stage, asked: list[tuple[str, Any]]
+) -> None:
+    """Each call of a tool asks for it."""
+    await stage.stores.turns.open_at(Place("agent-1", "!1:test"))
+    waiting, last = await plans_of(stage, asked)
+    assert "turns_open" in waiting
+    assert "TEMP B-TREE" not in waiting + last
+
+
+async def test_what_people_refer_to_is_not_looked_for_among_all_that_was_ever_asked(
+    stage: Stage, asked: list[tuple[str, Any]]
+) -> None:
+    """Each reaction and each reply asks for it."""
+    await stage.stores.approvals.asked_in("$event")
+    (plan,) = await plans_of(stage, asked)
+    assert "SCAN" not in plan
+
+
+def _plan(query: str, values: Any, connection: Connection) -> str:
     steps = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", values).mappings()
     return " ".join(str(step["detail"]) for step in steps)

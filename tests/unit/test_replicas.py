@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.builders import config_for
 from tests.servers import free_port
-from tests.waiting import eventually
+from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.app.replicas import Replicas
 from letta_matrix.store.database import StoreError
@@ -63,8 +63,9 @@ class FakeSeat:
 class FakeBridge:
     def __init__(self, told: list[str], fault: Exception | None) -> None:
         self._told, self._fault = told, fault
-        self.unsure, self.begins = asyncio.Event(), asyncio.Event()
+        self.unsure, self.begins, self.ends = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.begins.set()
+        self.ends.set()
 
     async def start(self) -> None:
         self._told.append("start")
@@ -77,6 +78,13 @@ class FakeBridge:
 
     async def close(self) -> None:
         self._told.append("close")
+        try:
+            await self.ends.wait()
+        except asyncio.CancelledError:
+            # What is left to be closed then takes its time, too.
+            await settled()
+            self._told.append("cut off")
+            raise
 
 
 class Stage:
@@ -146,6 +154,19 @@ async def test_the_loser_closes_and_listens_again(stage: Stage) -> None:
     await eventually(stage.is_listening, what="it listens")
     stage.seat.give()
     await stage.until("start", "close", "let go", "start")
+
+
+async def test_it_listens_again_only_once_what_does_not_end_is_cut_off(
+    stage: Stage, clock: Clock
+) -> None:
+    stage.seat.give()
+    await stage.until("start")
+    stage.bridges[0].ends.clear()
+    stage.seat.lost.set()
+    await stage.until("start", "close")
+    clock.advance(6)
+    await stage.until("start", "close", "cut off", "let go")
+    await eventually(stage.is_listening, what="it listens")
 
 
 async def test_told_to_end_it_finishes_and_only_then_lets_go(stage: Stage) -> None:

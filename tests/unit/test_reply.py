@@ -101,18 +101,49 @@ async def test_a_reply_that_is_there_at_once_is_one_event(
 async def test_what_was_sent_while_nothing_could_be_stored_is_recorded_at_the_end(
     fake: FakeHomeserver, reply_of: Replies, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def away(*_: object) -> None:
+    tried = list[object]()
+
+    async def away(*entry: object) -> None:
+        tried.append(entry)
         raise StoreUnavailable("away")
 
     reply = reply_of()
     with monkeypatch.context() as patch, capture_logs():
         patch.setattr(outbox, "confirm", away)
         reply.show("One")
-        await eventually(lambda: reply._growing is not None and reply._growing.done())
+        await eventually(lambda: tried)
         await reply.stop()
     sent = await end(reply, "One, two, three.")
     first, last = fake.messages(ROOM)
     assert list(sent.values()) == [first["event_id"], last["event_id"]]
+
+
+@pytest.mark.parametrize("step", ["freeze", "confirm"])
+async def test_it_grows_on_once_the_database_is_back(
+    fake: FakeHomeserver,
+    reply_of: Replies,
+    outbox: Outbox,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+) -> None:
+    """Though nothing more is said meanwhile that would let it try."""
+    tried = list[object]()
+
+    async def away(*_: object, **__: object) -> None:
+        tried.append(step)
+        raise StoreUnavailable("away")
+
+    reply = reply_of()
+    with monkeypatch.context() as patch, capture_logs():
+        patch.setattr(outbox, step, away)
+        reply.show("One")
+        await eventually(lambda: tried)
+    await clock.until(lambda: fake.bodies(ROOM) == ["One"])
+    reply.show("One, two")
+    await clock.until(lambda: fake.bodies(ROOM) == [f"One, two{CURSOR}"])
+    await end(reply, "One, two, three.")
+    assert fake.bodies(ROOM) == ["One, two, three."]
 
 
 async def test_a_growing_reply_is_one_message_that_is_edited(

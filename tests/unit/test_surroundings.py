@@ -51,6 +51,19 @@ async def test_who_comes_and_goes_counts_at_once(direct: Stage, fake: FakeHomese
     assert asked(direct) == ["alone again", "still"]
 
 
+async def test_who_wrote_before_going_is_not_taken_to_have_gone_before(
+    direct: Stage, fake: FakeHomeserver
+) -> None:
+    """Whoever looks into the room learns of it before what was written there is pushed."""
+    fake.members[ROOM].add(BOB)
+    await direct.tell(member(BOB, "join"))
+    fake.members[ROOM].discard(BOB)
+    await direct.parts.surroundings.look(ROOM)
+    await direct.tell(message("bye, Ann", ROOM, sender=BOB))
+    await direct.tell(member(BOB, "leave"), message("alone again", ROOM))
+    assert asked(direct) == ["alone again"]
+
+
 async def test_a_new_name_is_no_new_person(direct: Stage) -> None:
     await direct.tell(member(PERSON, "join"), message("hello", ROOM))
     assert asked(direct) == ["hello"]

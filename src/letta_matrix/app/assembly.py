@@ -92,8 +92,7 @@ class App:
         sure = None if fence is None else fence.sure
         homeserver = self.homeserver = homeserver_of(config, clock, self._refused, sure)
         bot = self.bot = homeserver.acting_as(config.bot_user_id)
-        audit_room = config.access.audit_room
-        self.mirror = AuditMirror(audit_room, bot) if audit_room is not None else None
+        self.mirror = AuditMirror(room, bot) if (room := config.access.audit_room) else None
         tell: Mirror = self.mirror or (lambda _: None)
 
         # Agents: their ghosts and rooms, and what is remembered of them.
@@ -346,4 +345,5 @@ class App:
         self.voices.changed(event)
         self.undelivered.heard(event)
         self.doubts.heard(event)
+        self.turn_runner.late_edits.heard(event)
         self.event_bus.publish(event)

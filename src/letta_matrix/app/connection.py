@@ -100,11 +100,12 @@ class Connection:
         app = self._app
         # The time is the cause: each start pings and wakes anew.
         transaction = txn_id("start", str(time.time_ns()))
+        stored = self._appservice.counters["transactions"]
         try:
             self.pings = await reach(app.homeserver, app.config, transaction)
             await app.remembered.check()
             app.sweep.expect(self._appservice.expect(transaction))
-            await self.echo.begin(transaction)
+            await self.echo.begin(transaction, stored)
             await app.lookout.prepare()
             if not app.provisioner.begun:
                 await app.provisioner.begin()

@@ -52,8 +52,8 @@ class Echo:
         self._pings = pings
         self._sweep = sweep
         self.wanted = asyncio.Event()
-        self._sent_at = self._last_at = -math.inf
-        self._pause = _BEAT
+        self._sent_at = self._last_at = self._begun_at = self._looked_for = -math.inf
+        self._pause, self._stored = _BEAT, 0
 
     @property
     def trouble(self) -> Trouble | None:
@@ -73,9 +73,10 @@ class Echo:
         """Whether nothing has come since the first of what was sent in vain."""
         return self._sent_at > self._appservice.pushed_at
 
-    async def begin(self, transaction: str) -> None:
-        """Send the event of a connect: nobody owed anything before. Raises MatrixRequestError,
-        HomeserverUnavailable."""
+    async def begin(self, transaction: str, stored: int) -> None:
+        """Send the event of a connect, before which so many transactions were stored: nobody owed
+        anything before. Raises MatrixRequestError, HomeserverUnavailable."""
+        self._begun_at, self._stored = clock.now(), stored
         self._sent_at, self._pause = -math.inf, _BEAT
         await self._send(transaction)
 
@@ -84,6 +85,7 @@ class Echo:
         while True:
             is_wanted = await is_set(self.wanted, _BEAT)
             self.wanted.clear()
+            self._look_for_forgotten()
             if not self._is_needed:
                 self._pause = _BEAT
             if self._pings() is None or not (is_wanted or self._is_due):
@@ -102,6 +104,18 @@ class Echo:
         since = self._sent_at if self.is_owed else now
         if await self._home.wake(transaction):
             self._sent_at, self._last_at = since, now
+
+    def _look_for_forgotten(self) -> None:
+        """What is written just as Synapse has delivered all that it kept for us, it may put aside
+        as one of those, and send with the next that it keeps (seen in 1.163): days later."""
+        service = self._appservice
+        kept_at = max(self._begun_at, service.refused_at)
+        is_over = kept_at < service.stored_at and clock.now() - kept_at >= _BEAT
+        if is_over and kept_at > self._looked_for:
+            self._looked_for = kept_at
+            # Where a connect has brought nothing but our own event, nothing was kept.
+            if kept_at > self._begun_at or service.counters["transactions"] > self._stored + 1:
+                self._sweep()
 
     @property
     def _is_needed(self) -> bool:

@@ -123,6 +123,8 @@ class Replicas:
         if not closing.done():
             log.error("a part of the bridge does not end")
             closing.cancel()
+            # Its other parts end then, the ports among them: they are wanted here at once.
+            await asyncio.wait({closing}, timeout=_CLOSING)
         elif (error := closing.exception()) is not None:
             log.error("a part of the bridge could not be closed", exc_info=error)
         self._seat.stand_by()

@@ -161,6 +161,7 @@ class Approvals:
                 text = words.unheard if self._earlier.is_untold(settled.key) else words.outcome
                 reply.beside.post_at_end(OutboxKind.APPROVAL, settled.key, text(settled))
         self._earlier.forget(turn.turn_id)
+        self.store.forget(turn.turn_id)
 
     async def close(self) -> None:
         """Let go of everything; what is open stays so, for the next start."""

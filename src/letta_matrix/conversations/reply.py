@@ -8,6 +8,7 @@ import structlog
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.common import clock
+from letta_matrix.common.backoff import Backoff
 from letta_matrix.common.waiting import is_set
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.beside import Beside
@@ -23,6 +24,7 @@ from letta_matrix.conversations.reply_text import (
 from letta_matrix.matrix.content import CURSOR
 from letta_matrix.matrix.events import newest_content
 from letta_matrix.matrix.intent import Intent
+from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.rows import Statement
 from letta_matrix.store.turns import Outcome, Turn
@@ -33,7 +35,7 @@ _WHOLE_AT_ONCE = 0.03
 """Seconds the first words wait for the text's end: a whole reply is one event, not two."""
 
 _NO_TEXT = "\u2026"
-_LONG_TEXT = 16_000
+_PAUSES = Backoff(0.5, 10.0)
 _STRETCH_BYTES = 8_000
 """A reply's edits slow down as it grows: each carries the whole text, three times."""
 
@@ -213,6 +215,14 @@ class Reply:
             self._growing = asyncio.create_task(self._grow())
 
     async def _grow(self) -> None:
+        for pause in _PAUSES:
+            # It passes, and nobody is to look at half a sentence until the turn ends.
+            with contextlib.suppress(StoreUnavailable):
+                await self._keep_growing()
+            await asyncio.sleep(pause)
+            self._changed.set()
+
+    async def _keep_growing(self) -> None:
         async with self._sending:
             await self._owed.settle()
         if not self._open_parts():
@@ -249,7 +259,7 @@ class Reply:
         return self._edit_interval * growth * self.intent.homeserver.pacer.stretch
 
     async def _show_now(self) -> None:
-        parts = await self._split(self._section(self.text))
+        parts = await self.events.split(self._section(self.text))
         live = not self._text_ended.is_set()
         begun, first = len(self._open_parts()), self._first
         if len(parts) > begun:
@@ -278,12 +288,6 @@ class Reply:
         if await self._owed.send_interim(content, cause):
             self._shown[part] = text, live, more
 
-    async def _split(self, text: str) -> list[str]:
-        if len(text) < _LONG_TEXT:
-            return self.events.split(text)
-        # A megabyte takes a while, in which others want to be answered.
-        return await asyncio.to_thread(self.events.split, text)
-
     async def _end_of(self, text: str) -> list[OutboxEntry]:
         if self._owed.withdrawn or not text:
             return await self._left_as_shown()
@@ -291,7 +295,7 @@ class Reply:
         return await self._final_entries(section) if section else []
 
     async def _final_entries(self, section: str, *, more: bool = False) -> list[OutboxEntry]:
-        texts = await self._split(section)
+        texts = await self.events.split(section)
         begun = self._open_parts()
         # A text that came out shorter than what was shown leaves nothing of the old parts.
         texts += [_NO_TEXT] * (len(begun) - len(texts))

@@ -1,5 +1,6 @@
 """What the events of a reply hold, and by which txn ids they are known."""
 
+import asyncio
 import copy
 import itertools
 import time
@@ -25,6 +26,8 @@ from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.matrix.unfolding import unfolded
 from letta_matrix.store.outbox import OutboxEntry, OutboxKind
 from letta_matrix.store.turns import Turn, TurnKind
+
+_LONG_TEXT = 16_000
 
 
 class ReplyEvents:
@@ -158,9 +161,13 @@ class ReplyEvents:
         """Whether a text pings somebody, which only its last version does."""
         return bool(named_by_agent(text, self.mentionable))
 
-    def split(self, text: str) -> list[str]:
+    async def split(self, text: str) -> list[str]:
         """A text as parts that fit into an event each."""
-        return split(text, measure=edit_measure(self.marker("")))
+        measure = edit_measure(self.marker(""))
+        if len(text) < _LONG_TEXT:
+            return split(text, measure=measure)
+        # A megabyte takes a while, in which others want to be answered.
+        return await asyncio.to_thread(split, text, measure=measure)
 
     def _said(
         self,

@@ -135,7 +135,7 @@ class Router:
 
     def _addressed(self, event: RawEvent, prompt: str | None, refers: Refers) -> list[Turn]:
         room_id = str(event["room_id"])
-        owner = self._directory.by_room(room_id) or self._alone_with(room_id)
+        owner = self._directory.by_room(room_id) or self._alone_with(room_id, event["sender"])
         if owner is not None and owner.room_id == room_id and _was_answered(event, owner):
             return []
         line, is_for_bot = command_line(prompt or ""), self._is_for_bot(room_id)
@@ -169,10 +169,13 @@ class Router:
         ours = self._rooms.ours_in(room_id)
         return ours.get(self._config.bot_user_id, False) and not self._agents_in(room_id)
 
-    def _alone_with(self, room_id: str) -> Agent | None:
-        """The agent in a room where there is no other, and one person at most."""
+    def _alone_with(self, room_id: str, sender: str) -> Agent | None:
+        """The agent in a room where there is no other, and no person but one who has written."""
         agents, ours = self._agents_in(room_id), self._rooms.ours_in(room_id)
-        return agents[0] if len(agents) == 1 and ours[agents[0].user_id] else None
+        # Who was looked for in the room may have gone behind what is pushed only now.
+        others = {*(self._rooms.people_in(room_id) or ())} - {sender}
+        is_direct = len(agents) == 1 and ours[agents[0].user_id] and not others
+        return agents[0] if is_direct else None
 
     def _agents_in(self, room_id: str) -> list[Agent]:
         """The agents that are in a room by invitation."""

@@ -15,6 +15,7 @@ from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.asking import Asking
 from letta_matrix.conversations.joining import Joining
 from letta_matrix.conversations.journeys import Journeys
+from letta_matrix.conversations.late_edits import LateEdits
 from letta_matrix.conversations.listening import RETRIED, End, Models, Run
 from letta_matrix.conversations.portal_gate import Passage, PortalGate
 from letta_matrix.conversations.prompts import Prompts
@@ -90,6 +91,8 @@ class TurnRunner:
             self._journeys,
             self._hangs,
         )
+        bot_user_id = self._config.bot_user_id
+        self.late_edits = LateEdits(self._homeserver, bot_user_id, self._outbox)
         self._running: dict[str, Run] = {}
         self._replies: dict[str, Reply] = {}
 
@@ -104,8 +107,9 @@ class TurnRunner:
         return self._asking.models
 
     async def close(self) -> None:
-        """Let go of receipts and typing that are still on their way."""
+        """Let go of what is still on its way beside the turns."""
         await self._asking.close()
+        await self.late_edits.close()
 
     async def run(self, turn: Turn, *, recovered: bool) -> None:
         """Answer a turn exactly once. `recovered`: an earlier try may have got somewhere."""

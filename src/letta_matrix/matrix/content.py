@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.matrix.formatting import render
 
 MARKER = "org.letta.matrix"
@@ -106,6 +107,24 @@ def edit_content(
         "msgtype": msgtype,
         "body": f"* {new['body']}",
         **_common(marker, live, mentions),
+        "m.new_content": new,
+        "m.relates_to": {"rel_type": "m.replace", "event_id": target_event_id},
+    }
+
+
+def said_again(
+    content: Mapping[str, object], target_event_id: str, cause: str
+) -> dict[str, object]:
+    """The edit that says once more what a message, or an edit of it, has said last; with its own
+    txn id (`cause`) in the marker. It pings nobody a second time."""
+    new = dict(mapping(content.get("m.new_content")) or content)
+    new.pop("m.relates_to", None)
+    new[MARKER] = {**mapping(new.get(MARKER)), "txn": cause}
+    return {
+        "msgtype": new.get("msgtype"),
+        "body": f"* {new.get('body')}",
+        "m.mentions": {},
+        MARKER: new[MARKER],
         "m.new_content": new,
         "m.relates_to": {"rel_type": "m.replace", "event_id": target_event_id},
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Executable, Select, select, update
+from sqlalchemy import ColumnElement, Executable, Select, and_, select, update
 
 from letta_matrix.store.database import Database
 from letta_matrix.store.places import Place
@@ -168,6 +168,11 @@ class ApprovalStore:
             self._waiting[approval.key] = _waiting(approval)
         return approvals.insert().values(row_of(approval))
 
+    def forget(self, turn_id: str) -> None:
+        """A turn is over: what could not be stored of it waits for nobody either."""
+        for key in self.waiting_of(turn_id):
+            del self._waiting[key]
+
     async def get(self, key: str) -> Approval | None:
         return await self._database.record(Approval, _asked(approvals.c.key == key))
 
@@ -213,11 +218,13 @@ class ApprovalStore:
 
     async def asked_in(self, event_id: str) -> Approval | None:
         """The approval that an event asks for."""
-        txns = select(outbox.c.txn_id).where(outbox.c.event_id == event_id)
-        asks = approvals.c.prompt_txn.in_(txns)
-        if (key := self._heard.get(event_id)) is not None:
-            asks |= approvals.c.key == key
-        return await self._database.record(Approval, _asked(asks))
+        # By its turn: people refer to much else, for which not all that was ever asked is read.
+        same = (outbox.c.txn_id == approvals.c.prompt_txn, outbox.c.turn_id == approvals.c.turn_id)
+        asked = await self._database.record(
+            Approval, _asked(and_(outbox.c.event_id == event_id, *same))
+        )
+        key = self._heard.get(event_id)
+        return asked if asked is not None or key is None else await self.get(key)
 
     async def decide(
         self, approval: Approval, status: ApprovalStatus, *, by: str = "", reason: str = ""

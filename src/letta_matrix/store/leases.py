@@ -132,15 +132,17 @@ def _told(one: Replica) -> Replica:
 
 def _take(db: Connection, holder: str, epoch: int, seconds: float) -> None:
     lease = _lease(db)
-    if lease is None or lease.left < 0:
+    # Not of who is late with a renewal, and goes on: its own session may have waited as long.
+    mine = lease is not None and (lease.holder, lease.epoch) == (holder, epoch)
+    if lease is None or (lease.left < 0 and not mine):
         db.execute(_END_STOPPED)
     named, until = leases.c.name == ACTIVE, now() + seconds
     # The epoch is not named here: a renewal is to change no column of a key.
-    mine = leases.c.holder == holder
-    renewed = update(leases).where(named, mine, leases.c.epoch == epoch).values(until=until)
+    ours = leases.c.holder == holder
+    renewed = update(leases).where(named, ours, leases.c.epoch == epoch).values(until=until)
     if db.execute(renewed).rowcount:
         return
-    free = named & (mine | (leases.c.until < now()))
+    free = named & (ours | (leases.c.until < now()))
     # First: waiting for the holder's last transaction takes time, which is not to be of the lease.
     if db.execute(select(leases.c.name).where(free).with_for_update()).scalar() is not None:
         taken = update(leases).where(named)

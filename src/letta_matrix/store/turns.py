@@ -11,7 +11,6 @@ from sqlalchemy import (
     Connection,
     and_,
     bindparam,
-    case,
     func,
     literal_column,
     select,
@@ -111,6 +110,13 @@ _MESSAGES = turns.c.kind == TurnKind.MESSAGE
 UNFINISHED = turns.c.status != literal_column(f"'{TurnStatus.DONE}'")
 
 
+def _waiting(of: Mapping[str, str]) -> ColumnElement[bool]:
+    """The turns that owe something, and have these values in these columns."""
+    # No index of the columns: that would lead to all turns that ever were, and few of them wait.
+    mine = (turns.c[name].concat("") == value for name, value in of.items())
+    return and_(UNFINISHED, *mine)
+
+
 class TurnAmended(Exception):
     """A turn's message, or that of one to be asked together with it, is no longer what it was, or
     is not to be asked any more."""
@@ -126,8 +132,7 @@ class TurnStore:
     async def unfinished(self, **of: str) -> list[Turn]:
         """Every turn that still owes something, in arrival order; those `of` an agent or a room
         alone (by columns), as they may be many thousands."""
-        mine = (turns.c[name] == value for name, value in of.items())
-        return await self._found(and_(UNFINISHED, *mine))
+        return await self._found(_waiting(of))
 
     async def waiting(self, limit: int, *, behind: int) -> list[Turn]:
         """The first of all those turns, those whose `seq` is greater than `behind`."""
@@ -136,10 +141,15 @@ class TurnStore:
 
     async def open_at(self, place: Place) -> Turn | None:
         """The message that an agent works on at a place, or has last worked on."""
-        # Of those that wait the first, of those that are done the last.
-        order = (UNFINISHED.desc(), case((UNFINISHED, turns.c.seq), else_=-turns.c.seq))
-        query = select(turns).where(*at(turns, place), _MESSAGES).order_by(*order)
-        return await self._database.record(Turn, query)
+        # Two questions: one for both would sort all that was ever said there.
+        waits = select(turns).where(_waiting(place._asdict()), _MESSAGES).order_by(turns.c.seq)
+        last = select(turns).where(*at(turns, place), _MESSAGES).order_by(turns.c.seq.desc())
+
+        def look(db: Connection) -> Turn | None:
+            found = (db.execute(one.limit(1)).mappings().one_or_none() for one in (waits, last))
+            return next((record_of(Turn, row) for row in found if row is not None), None)
+
+        return await self._database.read(look)
 
     async def last_asked(self, place: Place) -> Turn | None:
         """The last message at a place that is done with, and that the runtime was given."""
