@@ -138,8 +138,7 @@ class Approvals:
 
     def have_denied(self, turn_id: str, output: str) -> bool:
         """Whether a call that failed so did not run since people said no: its question tells."""
-        denials = [question.denial for question in self._of(turn_id)]
-        return any(denial and denial in output for denial in denials)
+        return any(one.denial and one.denial in output for one in self._of(turn_id))
 
     async def ended(
         self, turn: Turn, reply: Reply | None = None, *, recovered: bool = True

@@ -10,13 +10,13 @@ from typing import Any
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.common.identifiers import is_ours
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.parts import part
 from letta_matrix.common.tasks import Tasks
 from letta_matrix.matrix.content import LIVE, MARKER, OPEN, said_again
 from letta_matrix.matrix.events import Event, RawEvent, newest_content
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
-from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.outbox import Outbox, OutboxEntry
