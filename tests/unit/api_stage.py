@@ -29,6 +29,7 @@ HEALTH: Mapping[str, object] = {
             "state": "trouble",
             "says": "the runtime local is away",
             "remedy": "",
+            "watches": "its agents can be listed",
             "who": "Ada, Bo",
         }
     ],

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.builders import agent
+from tests.builders import agent, message
 from tests.stage import Stage
 
 from letta_matrix.app import watched
@@ -47,7 +47,7 @@ async def test_accounts_of_others(stage: Stage) -> None:
     vitals = stage.vitals
     watch_parts(stage.parts, [])
     assert vitals.of("accounts") is None
-    stage.parts.home.accounts.heard({"sender": "@agent_bob:test"})
+    stage.parts.home.accounts.heard(message(sender="@agent_bob:test"))
     trouble = vitals.of("accounts")
     assert trouble is not None
     assert trouble.who.startswith("@agent_bob:test writes to agents")
