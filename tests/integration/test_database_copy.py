@@ -228,6 +228,26 @@ async def test_rows_that_do_not_arrive_are_noticed(
     assert await contents(server) == await contents(file)
 
 
+async def test_a_row_that_the_new_one_does_not_take(file: URL, server: URL) -> None:
+    await filled(file)
+    database = Database(file)
+    await database.execute(text("UPDATE turns SET hops = 99999999999 WHERE seq = 2"))
+    await database.close()
+    with pytest.raises(StoreError, match=r"turns: .* does not take a row: integer out of range"):
+        await move(file, server)
+    database = Database(server)
+    assert await database.value(select(func.count()).select_from(inbox)) == 0
+    await database.close()
+
+
+async def test_another_programs_database_is_no_target(file: URL, postgres: PostgresServer) -> None:
+    await filled(file)
+    url = database_url(postgres.url(postgres.create()), Path(), PASSWORD)
+    postgres.execute("CREATE TABLE users (x int)", database=str(url.database))
+    with pytest.raises(StoreError, match="another program keeps its tables there"):
+        await move(file, url)
+
+
 async def test_many_rows_are_brought_in_batches(
     file: URL, server: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,7 +278,8 @@ async def test_the_command(file: URL, server: URL, tmp_path: Path) -> None:
     old, new = f"sqlite:///{file.database}", f"postgresql://bridge@127.0.0.1:{server.port}/"
     new += str(server.database)
     secret = tmp_path / "secret"
-    secret.write_text(f"{PASSWORD}\n")
+    # As an editor of Windows writes it.
+    secret.write_bytes(b"\xef\xbb\xbf" + f"{PASSWORD}\r\n".encode())
     copied = ("database", "copy", old, new)
     status, said = await command(*copied, "--password-file", str(secret))
     assert (status, PASSWORD in said) == (0, False)

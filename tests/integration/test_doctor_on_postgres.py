@@ -78,6 +78,23 @@ async def test_what_is_wrong(
     assert wrong.remedy.startswith("name the primary")
 
 
+async def test_a_user_who_may_make_no_tables(
+    configured: Configured, postgres: PostgresServer
+) -> None:
+    name = postgres.create()
+    postgres.execute(f"ALTER DATABASE {name} OWNER TO postgres")
+    (wrong,) = await findings(configured(name), "database")
+    assert "may make no tables" in wrong.says
+    assert wrong.remedy.startswith("make it the owner")
+
+
+async def test_another_programs_database(configured: Configured, postgres: PostgresServer) -> None:
+    name = postgres.create()
+    postgres.execute("CREATE TABLE users (x int)", database=name)
+    (wrong,) = await findings(configured(name), "database")
+    assert "another program keeps its tables there (users)" in wrong.says
+
+
 async def test_it_writes_nothing(configured: Configured, postgres_url: URL) -> None:
     database = Database(postgres_url)
     await findings(configured(str(postgres_url.database)), "database")
@@ -99,6 +116,7 @@ SERVER = Server("16.1", far=True, now=1000.0, size=10_000_000, encrypted=True, s
         ({"encrypted": False}, "127.0.0.1", ""),
         ({"encrypted": False, "far": False}, "/run/postgresql", ""),
         ({"super": True}, "db.example.org", "is a superuser"),
+        ({"logs": True}, "db.example.org", "writes into its log"),
         ({"now": 1011.0}, "db.example.org", "are 11 seconds apart"),
     ],
 )

@@ -15,6 +15,7 @@ from tests.servers import free_port
 from letta_matrix.store import postgres_faults
 from letta_matrix.store.database import (
     Database,
+    StoreError,
     StoreUnavailable,
     database_url,
 )
@@ -48,6 +49,76 @@ async def test_what_keeps_us_out_is_told(
     fault = await refused(postgres_url._replace(**parts))  # type: ignore[arg-type]
     assert says in fault.trouble.says
     assert remedy in fault.trouble.remedy
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ({"sslmod": "require"}, "does not know, or twice: sslmod; correct it"),
+        # What the driver would take for its own.
+        ({"prepare_threshold": "0"}, "prepare_threshold"),
+        ({"row_factory": "x"}, "row_factory"),
+        ({"sslmode": ("require", "disable")}, "twice: sslmode"),
+        ({"port": "here"}, "as many ports as servers, each a number"),
+        ({"host": "a,b", "port": "1,2,3"}, "as many ports as servers"),
+    ],
+)
+def test_what_stands_behind_the_address_has_to_mean_something(
+    postgres_url: URL, query: dict[str, str | tuple[str, ...]], says: str
+) -> None:
+    with pytest.raises(StoreError, match=says):
+        Database(postgres_url.set(query=query))
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ({"connect_timeout": "soon"}, "bad value for connect_timeout"),
+        ({"service": "nowhere"}, 'definition of service "nowhere" not found'),
+        ({"target_session_attrs": "any one"}, "invalid target_session_attrs value"),
+    ],
+)
+async def test_a_parameter_that_cannot_be_meant(
+    postgres_url: URL, query: dict[str, str], says: str
+) -> None:
+    fault = await refused(postgres_url.set(query=query))
+    assert f"cannot be used now: {says}" in fault.trouble.says
+    assert fault.trouble.remedy.startswith("correct `database.url`")
+
+
+async def test_a_session_that_others_have_too(postgres_url: URL, postgres: PostgresServer) -> None:
+    """A pooler by transactions passes on what another connection has set up."""
+    name = postgres_url.database
+    postgres.execute(f"ALTER DATABASE {name} SET letta_matrix.session = 'is set up'")
+    fault = await refused(postgres_url)
+    assert isinstance(fault, StoreUnavailable)
+    assert "a pooler in between gives our connection to others" in fault.trouble.says
+    assert "pool_mode = session" in fault.trouble.remedy
+
+
+async def test_another_programs_database(postgres: PostgresServer) -> None:
+    url = database_url(postgres.url(postgres.create()), Path(), PASSWORD)
+    there = [f"CREATE TABLE {name} (x int)" for name in ("users", "rooms", "events", "meta", "x")]
+    postgres.execute(*there, database=str(url.database))
+    fault = await refused(url)
+    assert "another program keeps its tables there (events, rooms, users and 1 more)" in str(fault)
+    assert "a database of the bridge's own" in fault.trouble.remedy
+    # One that Alembic has made, too: its revisions are none of ours.
+    version = "CREATE TABLE alembic_version AS SELECT '{}' AS version_num"
+    postgres.execute("DROP TABLE meta", version.format("0003"), database=str(url.database))
+    assert "another program" in str(await refused(url))
+    with postgres.admin(str(url.database)) as admin:
+        made = admin.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
+        assert made.fetchone() == (5,)
+
+
+async def test_what_somebody_has_put_beside_the_tables_is_let_alone(
+    postgres_url: URL, postgres: PostgresServer
+) -> None:
+    postgres.execute("CREATE TABLE heartbeats (x int)", database=str(postgres_url.database))
+    database = Database(postgres_url)
+    await database.open()
+    await database.close()
 
 
 async def test_a_standby_is_no_place_for_a_bridge() -> None:

@@ -73,6 +73,44 @@ async def test_a_bridge_waits_for_another_that_migrates(postgres: PostgresServer
     await database.close()
 
 
+async def test_what_is_set_for_other_programs(postgres: PostgresServer) -> None:
+    url = empty(postgres)
+    for setting in (
+        "default_transaction_isolation = 'repeatable read'",
+        "extra_float_digits = -10",
+        "client_encoding = 'SQL_ASCII'",
+        "DateStyle = 'German'",
+        "lock_timeout = 1",
+        "idle_session_timeout = 60000",
+    ):
+        postgres.execute(f"ALTER ROLE bridge IN DATABASE {url.database} SET {setting}")
+    database = Database(url)
+    with postgres.admin(str(url.database)) as other:
+        other.execute("SELECT pg_advisory_lock(7234307587616269)")
+        opening = asyncio.create_task(database.open())
+        waits = (
+            "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted "
+            "AND clock_timestamp() > query_start + interval '100 ms'"
+        )
+        await eventually(lambda: other.execute(waits.encode()).fetchone() == (1,))
+        other.execute("SELECT pg_advisory_unlock_all()")
+        await within(opening)
+    await Meta(database).set("text", "größer 😀")
+    assert await Meta(database).get("text") == "größer 😀"
+    assert await database.write(_set_for_us) == ("read committed", "0")
+    assert await database.read(lambda db: db.execute(_SUM).scalar()) == 0.1 + 0.2
+    await database.close()
+
+
+_SUM = text("SELECT 0.1::float8 + 0.2::float8")
+
+
+def _set_for_us(db: Connection) -> tuple[str, str]:
+    names = "transaction_isolation", "idle_session_timeout"
+    isolation, ends = (str(db.execute(text(f"SHOW {name}")).scalar()) for name in names)
+    return isolation, ends
+
+
 async def test_a_newer_schema_is_left_alone(postgres_url: URL, postgres: PostgresServer) -> None:
     newer = "UPDATE alembic_version SET version_num = '9999'"
     postgres.execute(newer, database=str(postgres_url.database))
@@ -86,7 +124,10 @@ async def test_a_database_somebody_else_fills(postgres: PostgresServer) -> None:
     url = empty(postgres)
     postgres.execute("CREATE TABLE turns (x int)", database=str(url.database))
     database = Database(url)
-    with pytest.raises(StoreError, match=r'could not be migrated.*relation "turns" already exists'):
+    with pytest.raises(
+        StoreError,
+        match=r'could not be migrated.*relation "turns" already exists; name a database of the',
+    ):
         await database.open()
     assert await database.revision() is None
     await database.close()
@@ -97,7 +138,7 @@ async def test_a_user_who_may_make_no_tables(postgres: PostgresServer) -> None:
     owned = f"ALTER DATABASE {url.database} OWNER TO postgres"
     postgres.execute(owned)
     database = Database(url)
-    with pytest.raises(StoreError, match="permission denied for schema public"):
+    with pytest.raises(StoreError, match=r"permission denied for schema public; make the user .*"):
         await database.open()
     await database.close()
 

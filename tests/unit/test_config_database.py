@@ -4,12 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 from tests.postgres import PASSWORD
 
 from letta_matrix.access.database import url_of_database
 from letta_matrix.config import Config, ConfigError, load_config
 from letta_matrix.store.database import database_url
-from letta_matrix.store.postgres_faults import hosts_of
+from letta_matrix.store.postgres_address import hosts_of, place_of
 
 LEAST = """
 homeserver: {url: http://localhost:8008, domain: test}
@@ -30,6 +31,12 @@ def test_it_stands_in_a_file(tmp_path: Path) -> None:
     config = loaded(tmp_path, f"database: {{url: '{URL}', password_file: secret}}")
     assert (config.database_password, config.database.url) == (PASSWORD, URL)
     assert PASSWORD not in repr(config)
+
+
+def test_what_an_editor_has_put_before_it_is_none_of_it(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"\xef\xbb\xbf" + PASSWORD.encode() + b"\r\n")
+    config = loaded(tmp_path, f"database: {{url: '{URL}', password_file: secret}}")
+    assert config.database_password == PASSWORD
 
 
 def test_it_stands_in_the_environment(tmp_path: Path) -> None:
@@ -64,7 +71,11 @@ def test_several_servers_are_named_as_for_psql(tmp_path: Path) -> None:
     )
     url = url_of_database(config)
     assert (url.username, url.password, url.database) == ("u", "secret", "d")
-    assert url.query == {"sslmode": "require", "host": ("one.test:5432", "two.test:5433")}
+    assert url.query == {
+        "sslmode": "require",
+        "host": "one.test,two.test",
+        "port": "5432,5433",
+    }
     assert hosts_of(url) == "one.test:5432,two.test:5433"
 
 
@@ -86,6 +97,36 @@ def test_a_comma_in_front_of_the_servers_is_none_between_them(
 ) -> None:
     url = database_url(f"postgresql://{address}", tmp_path)
     assert ((url.username, url.password), hosts_of(url)) == (who, servers)
+
+
+@pytest.mark.parametrize(
+    ("address", "query", "place"),
+    [
+        ("u@%2Frun%2Fpg:5433/d", {"host": "/run/pg", "port": "5433"}, "/run/pg:5433, database d"),
+        ("u@/d?host=/run/pg&port=5433", None, "/run/pg:5433, database d"),
+        ("u@%2Frun%2Fpg/d", {"host": "/run/pg"}, "/run/pg, database d"),
+        (
+            "u@[::1]:5432,[::2]/d",
+            {"host": "::1,::2", "port": "5432,"},
+            "[::1]:5432,[::2], database d",
+        ),
+        ("u@one,two/d?port=5433", {"host": "one,two", "port": "5433"}, "one:5433,two:5433"),
+        ("u@[::1]:5432/d", {}, "[::1]:5432, database d"),
+        ("u@[fe80::1%25lo]/d", {"host": "fe80::1%lo"}, "[fe80::1%lo], database d"),
+        ("u@db.test/a%20b", {}, "db.test, database a b"),
+        ("?service=letters", {"service": "letters"}, "the service letters"),
+        ("u@/?service=letters&dbname=d", None, "the service letters, database d"),
+    ],
+)
+def test_servers_are_named_in_every_way_of_psql(
+    tmp_path: Path, address: str, query: dict[str, str] | None, place: str
+) -> None:
+    config = loaded(tmp_path, URL=f"postgresql://{address}")
+    url = url_of_database(config)
+    assert query is None or url.query == query
+    assert place_of(url).startswith(f"PostgreSQL at {place}")
+    # As the process that migrates gets it.
+    assert make_url(url.render_as_string(hide_password=False)) == url
 
 
 def test_most_databases_have_none(tmp_path: Path) -> None:

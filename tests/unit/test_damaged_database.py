@@ -169,6 +169,17 @@ async def test_of_a_large_database_the_pages_are_looked_at_after_a_crash(
         await opens(killed)
 
 
+async def test_another_programs_file_is_let_alone(tmp_path: Path) -> None:
+    file = tmp_path / "homeserver.db"
+    with closing(sqlite3.connect(file)) as db:
+        for name in ("users", "events", "alembic_version"):
+            db.execute(f"CREATE TABLE {name} (x)")
+    with pytest.raises(StoreError, match=f"^{file}: another program keeps its tables there"):
+        await opens(file)
+    with closing(sqlite3.connect(file)) as db:
+        assert db.execute("SELECT count(*) FROM sqlite_master").fetchone() == (3,)
+
+
 async def test_a_folder_in_its_place(tmp_path: Path) -> None:
     (tmp_path / "x.db").mkdir()
     with pytest.raises(StoreError, match=r"Is a directory; .* name another file"):

@@ -33,15 +33,20 @@ async def open_existing(config: Config) -> AsyncGenerator[Database]:
     try:
         if file is not None:
             await asyncio.to_thread(check_if_alone, file)
-        elif await database.revision() is None:
-            raise Failure(
-                f"the database has no tables yet; start the bridge once (`{typed(['run'])}`)"
-            )
+        else:
+            await _check_server(database)
         yield database
     except StoreError as error:
         raise Failure(str(error)) from None
     finally:
         await database.close()
+
+
+async def _check_server(database: Database) -> None:
+    """Raises StoreError, Failure: it is no bridge's."""
+    await database.check()
+    if await database.revision() is None:
+        raise Failure(f"the database has no tables yet; start the bridge once (`{typed(['run'])}`)")
 
 
 async def load_agents(config: Config) -> list[Agent]:

@@ -41,9 +41,10 @@ def warn(text: str) -> None:
 
 
 def text_in(file: Path) -> str:
-    """What a file holds, in UTF-8. Raises BadInput, UnicodeError."""
+    """What a file holds, in UTF-8, without the mark that some editors put before it. Raises
+    BadInput, UnicodeError."""
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise BadInput(f"{file}: cannot be read: {error.strerror}") from None
 

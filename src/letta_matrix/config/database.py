@@ -79,7 +79,7 @@ def _password_in(config: Path, path: Path) -> str:
             problem = "it is no regular file"
         elif path.stat().st_size > _LONGEST:
             problem = "it is longer than any password"
-        elif said := path.read_bytes().decode().strip("\r\n"):
+        elif said := path.read_bytes().decode("utf-8-sig").strip("\r\n"):
             return said
         else:
             problem = "it is empty"

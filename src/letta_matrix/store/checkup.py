@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 from letta_matrix.store.faults import damaged, fault_of
+from letta_matrix.store.strangers import check_tables
 
 _WHOLE = 100_000_000
 """Bytes up to which every page is looked at: about 0.15 s. Of larger ones only after an end that
@@ -27,6 +28,7 @@ def check(path: Path) -> None:
     Raises:
         StoreDamaged: it is damaged, or is none.
         StoreUnavailable: it cannot be read now.
+        StoreError: it is another program's.
     """
     log, index = _beside(path, "-wal"), _beside(path, "-shm")
     unfinished, salt = log.exists(), _salt(log)
@@ -39,9 +41,11 @@ def check(path: Path) -> None:
     mode = "rw" if _beside(path, "-journal").exists() else "ro"
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)) as db:
-            db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if (found := _frames(_head(index), of=salt)) < committed:
-                what = f"{committed} pages were written, {found} can be read"
+            found = db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            tables = [name for (name,) in found if not name.startswith("sqlite_")]
+            check_tables(str(path), tables, tables)
+            if (readable := _frames(_head(index), of=salt)) < committed:
+                what = f"{committed} pages were written, {readable} can be read"
                 # SQLite has counted anew by now: the next start is to notice it, too.
                 _marker(path).write_bytes(salt + what.encode())
                 raise damaged(log, what)

@@ -19,9 +19,10 @@ from sqlalchemy import (
     text,
     type_coerce,
 )
+from sqlalchemy.exc import DataError, IntegrityError
 
 from letta_matrix.common.lenient_json import loads
-from letta_matrix.store.faults import StoreError
+from letta_matrix.store.faults import StoreError, line_of
 from letta_matrix.store.schema import metadata
 
 _ROWS_AT_ONCE = 500
@@ -160,7 +161,13 @@ def _write(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
     quoted = ", ".join(f'"{name}"' for name in names)
     # The names are our own.
     statement = text(f"INSERT INTO {table.name} ({quoted}) VALUES ({values})")  # noqa: S608
-    connection.execute(statement, [dict(zip(names, row, strict=True)) for row in rows])
+    try:
+        connection.execute(statement, [dict(zip(names, row, strict=True)) for row in rows])
+    except (DataError, IntegrityError) as error:
+        raise StoreError(
+            f"{table.name}: the new database does not take a row: {line_of(str(error.orig))}",
+            "nothing was written; the bridge can go on with the old one",
+        ) from None
 
 
 def _newest(connection: Connection, table: Table) -> int | None:

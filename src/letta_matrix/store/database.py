@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import re
 import sys
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +36,7 @@ from letta_matrix.store.faults import (
     newer_schema,
 )
 from letta_matrix.store.fence import Fence
+from letta_matrix.store.postgres_address import server_url
 from letta_matrix.store.rows import Statement, execute, record_of
 from letta_matrix.store.schema import meta
 
@@ -64,8 +64,6 @@ _SIZES_LAST = 60.0
 """Seconds for which the sizes of a server's database hold."""
 _POSTGRES = "postgres"
 """How the addresses of servers begin, `postgresql:` and `postgres:`."""
-_SEVERAL = re.compile(r"(postgres[^/@]*://(?:[^@?]*@)?+)([^/@?]*,[^/@?]*)(.*)")
-"""Whatever stands before an `@` is never taken for servers: it may have a comma in a password."""
 
 
 def database_url(configured: str, directory: Path, password: str = "") -> URL:
@@ -73,20 +71,11 @@ def database_url(configured: str, directory: Path, password: str = "") -> URL:
     server asks for a `password`, which the URL does not show when it is printed. Raises ValueError
     for one that is none."""
     if configured.startswith(_POSTGRES):
-        url = _server_url(configured).set(drivername="postgresql+psycopg")
+        url = server_url(configured).set(drivername="postgresql+psycopg")
         return url.set(password=password) if password else url
     url = make_url(configured)
     path = directory / (url.database or "letta-matrix.db")
     return url.set(drivername="sqlite+pysqlite", database=str(path))
-
-
-def _server_url(configured: str) -> URL:
-    # Several servers are written as libpq has them, which SQLAlchemy takes in another place.
-    several = _SEVERAL.fullmatch(configured)
-    if several is None:
-        return make_url(configured)
-    url = make_url(several[1] + several[3])
-    return url.update_query_dict({"host": several[2].split(",")})
 
 
 def file_of(url: URL) -> Path | None:

@@ -5,9 +5,11 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from sqlalchemy import URL, make_url
 from sqlalchemy.exc import DBAPIError
 
-from letta_matrix.store.faults import line_of
+from letta_matrix.store import faults, postgres_faults
+from letta_matrix.store.database import file_of
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -21,11 +23,20 @@ def alembic_config(url: str) -> Config:
 
 
 def main() -> None:
+    url = sys.stdin.read().strip()
     try:
-        command.upgrade(alembic_config(sys.stdin.read().strip()), "head")
+        command.upgrade(alembic_config(url), "head")
     except DBAPIError as error:
         # The last line is what people are told.
-        sys.exit(line_of(str(error.orig)))
+        sys.exit(_told(error, make_url(url)))
+
+
+def _told(error: DBAPIError, url: URL) -> str:
+    """What it is, and what to do."""
+    cause, file = error.orig or error, file_of(url)
+    fault = postgres_faults.fault_of(cause, "") if file is None else faults.fault_of(error, file)
+    line = faults.line_of(str(cause).partition("\n")[0])
+    return "; ".join(filter(None, (line, fault.trouble.remedy)))
 
 
 if __name__ == "__main__":

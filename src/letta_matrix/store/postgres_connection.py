@@ -6,7 +6,7 @@ import select
 from typing import Any
 
 import psycopg
-from psycopg import errors
+from psycopg import errors, pq
 from psycopg.abc import PQGen
 from psycopg.types.string import StrDumperUnknown
 from sqlalchemy import URL
@@ -14,6 +14,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from letta_matrix.common.lenient_json import loads
+from letta_matrix.store import postgres_faults as faults
 
 _DEFAULTS = {
     "application_name": "letta-matrix",
@@ -26,7 +27,15 @@ _DEFAULTS = {
 }
 """What `database.url` may say otherwise (PostgreSQL, "Parameter Key Words" of libpq)."""
 
+_ENCODING = {"client_encoding": "utf8"}
+"""Without it texts come as bytes where somebody has set another one, for the user, say."""
+
 _SETTINGS = {
+    "letta_matrix.session": "is set up",
+    # What the server, the database or the user has else is for other programs.
+    "default_transaction_isolation": "read committed",
+    "extra_float_digits": "1",
+    "idle_session_timeout": "0",
     "statement_timeout": "15s",
     "lock_timeout": "5s",
     # Of a bridge that stands still nothing is to stay locked, nor of one whose machine is lost.
@@ -38,9 +47,14 @@ _SETTINGS = {
 }
 
 
-def with_defaults(url: URL) -> dict[str, str]:
-    """What a connection's parameters are where the URL says nothing."""
-    return {key: value for key, value in _DEFAULTS.items() if key not in url.query}
+def parameters_for(url: URL) -> dict[str, str]:
+    """What a connection's parameters are besides those of the URL. Raises StoreError where it has
+    some that libpq does not know: the driver would take them for its own."""
+    known = {one.keyword.decode() for one in pq.Conninfo.get_defaults()}
+    given = url.query.items()
+    if odd := [name for name, value in given if name not in known or not isinstance(value, str)]:
+        raise faults.unknown_options(odd)
+    return {key: value for key, value in _DEFAULTS.items() if key not in url.query} | _ENCODING
 
 
 class PatientConnection(psycopg.Connection[Any]):
@@ -58,14 +72,24 @@ class PatientConnection(psycopg.Connection[Any]):
             raise errors.OperationalError(f"no answer within {self.patience:.0f} seconds") from None
 
 
-_SERVER = "SELECT pg_postmaster_start_time(), stats_reset FROM pg_stat_bgwriter"
-"""Tells one life of a server from another: it forgets its statistics in a crash."""
+_SERVER = (
+    "SELECT extract(epoch FROM pg_postmaster_start_time()), extract(epoch FROM stats_reset), "
+    "current_setting('letta_matrix.session', true) FROM pg_stat_bgwriter"
+)
+"""Tells one life of a server from another: it forgets its statistics in a crash. And whether its
+session had been set up before: then a pooler has passed it on."""
 
 
 def set_up(connection: psycopg.Connection[Any], record: ConnectionPoolEntry) -> None:
-    """Make a new connection one of ours; its `info` tells which life of which `server` it is to."""
+    """Make a new connection one of ours; its `info` tells which life of which `server` it is to.
+    Raises StoreUnavailable where the server's session is not ours alone."""
     connection.adapters.register_dumper(str, _TextDumper)
-    record.info["server"] = connection.execute(_SERVER, prepare=False).fetchone()
+    *server, mark = connection.execute(_SERVER, prepare=False).fetchone() or (None,)
+    if mark:
+        host = connection.info.host
+        connection.close()
+        raise faults.shared_session(host)
+    record.info["server"] = server
     settings = "; ".join(f"SET {name} = '{value}'" for name, value in _SETTINGS.items())
     connection.execute(settings.encode(), prepare=False)
 

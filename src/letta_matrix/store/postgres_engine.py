@@ -6,11 +6,13 @@ from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from letta_matrix.store import postgres_faults as faults
 from letta_matrix.store.engine import revision_in
 from letta_matrix.store.faults import StoreUnavailable
+from letta_matrix.store.postgres_address import place_of
+from letta_matrix.store.strangers import check_tables
 
 try:
     import psycopg
@@ -32,11 +34,20 @@ _ABOUT = text(
     "current_setting('server_encoding') AS encoding, pg_is_in_recovery() AS follows"
 )
 _KEPT = text("SELECT to_regclass('alembic_version') IS NOT NULL")
+_TABLES = text(
+    "SELECT relname, relnamespace = quote_ident(current_schema())::regnamespace FROM pg_class "
+    "WHERE relkind IN ('r', 'p') AND pg_table_is_visible(pg_class.oid) "
+    "AND relnamespace <> 'pg_catalog'::regnamespace AND NOT EXISTS ("
+    "SELECT FROM pg_depend WHERE objid = pg_class.oid AND deptype = 'e')"
+)
+"""The tables that are seen without naming their schema, and whether it is the one that new ones
+are made in; those that come with an extension are nobody's."""
 _FATE = text("SELECT pg_xact_status(CAST(:xid AS xid8))")
 _SIZES = text(
     "SELECT pg_database_size(current_database()) AS main, "
     "coalesce(sum(pg_indexes_size(oid)), 0)::bigint AS indexes "
-    "FROM pg_class WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace"
+    "FROM pg_class WHERE relkind = 'r' "
+    "AND relnamespace = quote_ident(current_schema())::regnamespace"
 )
 
 
@@ -48,7 +59,7 @@ class PostgresEngine:
     """Seconds in which a server is to come back and tell what has become of a commit."""
 
     def __init__(self, url: URL) -> None:
-        self.place = faults.place_of(url)
+        self.place = place_of(url)
         self.engine = _made(url)
         self._take = ""
         event.listen(self.engine, "connect", self._share)
@@ -62,12 +73,18 @@ class PostgresEngine:
         """Raises StoreError: it is of no use."""
         with self._told(), self.reading() as connection:
             about = connection.execute(_ABOUT).one()
+            tables = connection.execute(_TABLES).all()
         if about.version < faults.OLDEST:
             raise faults.too_old(self.place, about.version)
         if about.encoding != "UTF8":
             raise faults.wrong_encoding(self.place, about.encoding)
         if about.follows:
             raise faults.read_only(self.place)
+        check_tables(
+            self.place,
+            [name for name, _ in tables],
+            [name for name, is_there in tables if is_there],
+        )
 
     @contextmanager
     def reading(self) -> Generator[Connection]:
@@ -157,16 +174,20 @@ class PostgresEngine:
 def _made(url: URL) -> Engine:
     # Each statement by itself, unless `_begin` says otherwise: what is only read costs one way
     # there and back instead of three.
-    engine = create_engine(
-        url,
-        connect_args=connections.with_defaults(url),
-        hide_parameters=True,
-        isolation_level="AUTOCOMMIT",
-        json_serializer=connections.json_text,
-        pool_size=1,
-        max_overflow=0,
-        use_native_hstore=False,
-    )
+    parameters = connections.parameters_for(url)
+    try:
+        engine = create_engine(
+            url,
+            connect_args=parameters,
+            hide_parameters=True,
+            isolation_level="AUTOCOMMIT",
+            json_serializer=connections.json_text,
+            pool_size=1,
+            max_overflow=0,
+            use_native_hstore=False,
+        )
+    except ArgumentError:
+        raise faults.odd_servers() from None
     event.listen(engine, "do_connect", _connect)
     event.listen(engine, "connect", connections.set_up)
     event.listen(engine, "checkout", connections.check_out)

@@ -1,9 +1,7 @@
 """What a PostgreSQL server is called, what can be wrong with it, and what to do then."""
 
 import re
-from collections.abc import Mapping
-
-from sqlalchemy import URL
+from collections.abc import Iterable, Mapping
 
 from letta_matrix.store.faults import StoreDamaged, StoreError, StoreUnavailable, StoreUnsure
 
@@ -13,15 +11,27 @@ OLDEST = 140_000
 
 _ALONE = "it may pass by itself"
 _START = "start PostgreSQL there, or correct `database.url`"
-_WHO = "correct the user in `database.url`, or the password in `database.password_file`"
+_WHO = (
+    "correct the user in `database.url`, or the password in `database.password_file`, and start "
+    "the bridge again"
+)
 _TLS = (
     "correct `sslmode` and `sslrootcert` in `database.url`, or give the server a certificate that "
     "they accept"
 )
-_CROWDED = "raise `max_connections`, or end what holds so many connections"
+_CROWDED = (
+    "raise `max_connections` (or the role's or the database's `CONNECTION LIMIT`), or end what "
+    "holds so many connections"
+)
 _DATABASE = "make it (`CREATE DATABASE`), or correct `database.url`"
-_RIGHTS = "make the user of `database.url` the owner of the database and of its tables"
-_PRIMARY = "name the primary in `database.url`, or make this server one"
+_RIGHTS = "make the user of `database.url` the owner of the database, its schema and its tables"
+_PRIMARY = (
+    "name the primary in `database.url`, or make this server one; or end "
+    "`default_transaction_read_only`"
+)
+_OPTIONS = "correct `database.url`, or the environment's PG... variables"
+_POOLER = "let the pooler keep a connection for each of ours (pgbouncer: `pool_mode = session`)"
+_OWN = "name a database of the bridge's own in `database.url`"
 _ROOM = "make room on the server's disk: until then no message is taken"
 _STARTING = "wait until it has started"
 _STOPPING = "start it again, if it does not start by itself"
@@ -29,13 +39,19 @@ _STOPPING = "start it again, if it does not start by itself"
 # PostgreSQL, "Error Codes": a class of two characters, or the whole code.
 _BY_STATE: Mapping[str, str] = {
     "08": _START,
+    "08P01": _POOLER,
     "28": _WHO,
     "3D000": _DATABASE,
     "25006": _PRIMARY,
+    "26000": _POOLER,
+    "3F000": "correct the user's `search_path`: no schema of that name is there",
     "25P03": _ALONE,
     "40": _ALONE,
     "42501": _RIGHTS,
-    "42P01": "start the bridge of this version once: it makes the tables",
+    "42P05": _POOLER,
+    "42P07": _OWN,
+    "42P01": "start the bridge of this version once: it makes what is new; what somebody has taken "
+    "away is in a backup",
     "53100": _ROOM,
     "53200": "give the server more memory",
     "53300": _CROWDED,
@@ -45,6 +61,8 @@ _BY_STATE: Mapping[str, str] = {
     "57P01": _STOPPING,
     "57P02": _STOPPING,
     "57P03": _STARTING,
+    "57P04": _DATABASE,
+    "57P05": _ALONE,
     "58": "see whether the server's disk is full, or fails, and its log",
 }
 _DAMAGED = ("XX001", "XX002")
@@ -56,6 +74,7 @@ _BY_WORDS: tuple[tuple[str, str], ...] = (
     (r"could not translate host|failed to resolve|name or service not known|nodename", _START),
     (r"password|authentication|no pg_hba\.conf entry|role .* does not exist", _WHO),
     (r"database .* does not exist", _DATABASE),
+    (r"pooling mode|unsupported startup parameter", _POOLER),
     (r"certificate|ssl|tls", _TLS),
     (r"too many (clients|connections)|connection slots are reserved", _CROWDED),
     (r"starting up|not yet accepting|not accepting connections|recovery mode", _STARTING),
@@ -66,21 +85,9 @@ _BY_WORDS: tuple[tuple[str, str], ...] = (
         r"timeout expired|timed out|no answer|unreachable|no route",
         "see whether the server runs, and whether a firewall stands between",
     ),
+    (r"invalid .*(option|value|port)|bad value for|definition of service|info string", _OPTIONS),
     (r"closed the connection unexpectedly|connection reset|broken pipe|eof detected", _STOPPING),
 )
-
-
-def hosts_of(url: URL) -> str:
-    """The servers that an address names, "" for none."""
-    named = url.query.get("host", ())
-    return url.host or ",".join([named] if isinstance(named, str) else named)
-
-
-def place_of(url: URL) -> str:
-    """What a database is called in texts: its server and its name, and nothing that is secret."""
-    host = hosts_of(url) or "localhost"
-    port = f":{url.port}" if url.port else ""
-    return f"PostgreSQL at {host}{port}, database {url.database or url.username or ''}"
 
 
 def fault_of(error: BaseException, place: str) -> StoreUnavailable:
@@ -108,7 +115,7 @@ def _remedy(state: str | None, words: str) -> str:
 def _said(error: BaseException) -> str:
     """Its first line, without what the driver says of where and how it has tried."""
     words = str(error).strip().split("\n")[0] or type(error).__name__
-    words = re.sub(r"^connection failed: ", "", words)
+    words = re.sub(r"^connection (failed|is bad): ", "", words)
     words = re.sub(r"^connection to server .*? failed: (?=\S)", "", words)
     return " ".join(re.sub(r"^(FATAL|ERROR): +", "", words).split())[:_LONGEST]
 
@@ -156,6 +163,30 @@ def in_use(place: str) -> StoreError:
     return StoreError(
         f"{place}: the database is in use by another letta-matrix",
         "stop every bridge that it is the database of",
+    )
+
+
+def unknown_options(names: Iterable[str]) -> StoreError:
+    """The fault for what stands behind the `?` and means nothing there."""
+    return StoreError(
+        f"`database.url` has behind its `?` what PostgreSQL does not know, or twice: "
+        f"{', '.join(names)}",
+        "correct it, or take it out",
+    )
+
+
+def odd_servers() -> StoreError:
+    """The fault for servers and ports that do not go together."""
+    return StoreError(
+        "`database.url` should name as many ports as servers, each a number", "correct it"
+    )
+
+
+def shared_session(host: str) -> StoreUnavailable:
+    """The fault where a pooler lets others use what we have set up for ourselves: locks would be
+    theirs, and statements of theirs be executed in the place of ours."""
+    return StoreUnavailable(
+        f"PostgreSQL at {host}: a pooler in between gives our connection to others, too", _POOLER
     )
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import text
 from letta_matrix.cli.doctor.finding import Finding, Findings, fine, warning
 from letta_matrix.common.loopback import is_loopback
 from letta_matrix.matrix.media import human_size
-from letta_matrix.store.database import Database
+from letta_matrix.store.database import HEAD, Database, StoreError
 
 _APART = 5.0
 """Seconds between two clocks that nobody notices."""
@@ -18,7 +18,10 @@ _ABOUT = text(
     "extract(epoch FROM clock_timestamp())::float8 AS now, "
     "pg_database_size(current_database()) AS size, "
     "(SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()) AS encrypted, "
-    "(SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS super"
+    "(SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS super, "
+    "coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS makes, "
+    "current_setting('log_statement') IN ('mod', 'all') "
+    "AND current_setting('log_parameter_max_length') <> '0' AS logs"
 )
 _NOTHING = text("DELETE FROM meta WHERE false")
 
@@ -26,8 +29,9 @@ _NOTHING = text("DELETE FROM meta WHERE false")
 @dataclass(frozen=True, slots=True)
 class Server:
     """What a server tells of itself and of us: its version, whether it is reached over a network
-    and that is encrypted, its clock (Unix time), the bytes that the database takes, and whether our
-    user may do everything there."""
+    and that is encrypted, its clock (Unix time), the bytes that the database takes, whether our
+    user may do everything there, or at least make tables, and whether the server `logs` what it
+    is told."""
 
     version: str
     far: bool
@@ -35,6 +39,8 @@ class Server:
     size: int
     encrypted: bool
     super: bool
+    makes: bool = True
+    logs: bool = False
 
 
 async def examine_server(database: Database, host: str) -> tuple[Findings, str | None]:
@@ -46,7 +52,17 @@ async def examine_server(database: Database, host: str) -> tuple[Findings, str |
     if revision is not None:
         # Whether it could be, and nothing else.
         await database.write(lambda db: db.execute(_NOTHING))
-    return judge_server(Server(**row), host, (before + time.time()) / 2), revision
+    server = Server(**row)
+    if revision != HEAD and not server.makes:
+        raise _makes_nothing()
+    return judge_server(server, host, (before + time.time()) / 2), revision
+
+
+def _makes_nothing() -> StoreError:
+    return StoreError(
+        "the bridge's user may make no tables in the database",
+        "make it the owner of the database and its schema, or correct its `search_path`",
+    )
 
 
 def judge_server(server: Server, host: str, now: float) -> Findings:
@@ -54,7 +70,7 @@ def judge_server(server: Server, host: str, now: float) -> Findings:
     about = fine(
         f"PostgreSQL {server.version} at {host}; the database takes {human_size(server.size)}"
     )
-    wrong = (_open_to_all(server, host), _power(server), _clock(server, now))
+    wrong = (_open_to_all(server, host), _power(server), _logs(server), _clock(server, now))
     return [about, *filter(None, wrong)]
 
 
@@ -75,6 +91,16 @@ def _power(server: Server) -> Finding | None:
         "the bridge's user is a superuser of the PostgreSQL server",
         "make one that owns this database and nothing else, and name it in `database.url`",
         shows="whoever gets hold of the bridge has the whole server",
+    )
+
+
+def _logs(server: Server) -> Finding | None:
+    if not server.logs:
+        return None
+    return warning(
+        "the PostgreSQL server writes into its log what the bridge stores (`log_statement`)",
+        "`ALTER DATABASE ... SET log_statement = 'none'`, or let `log_parameter_max_length` be 0",
+        shows="whoever reads that log reads what people write, and agents' passwords",
     )
 
 

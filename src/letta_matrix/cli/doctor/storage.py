@@ -17,7 +17,7 @@ from letta_matrix.matrix.media import human_size
 from letta_matrix.store.database import HEAD, StoreError
 from letta_matrix.store.database_file import check_if_alone
 from letta_matrix.store.faults import fault_of, newer_schema
-from letta_matrix.store.postgres_faults import hosts_of
+from letta_matrix.store.postgres_address import hosts_of
 
 _FULL, _FILLING = 50_000_000, 500_000_000
 """Bytes that are free; with the first, a busy day of messages is hardly to be kept."""

@@ -1,0 +1,62 @@
+"""The address of a PostgreSQL server: as `database.url` has it, and as texts show it."""
+
+import re
+from itertools import zip_longest
+from urllib.parse import unquote
+
+from sqlalchemy import URL, make_url
+
+_PARTS = re.compile(r"(postgres[^/@]*://(?:[^@?]*@)?+)([^/@?]+)(.*)", re.DOTALL)
+"""Whatever stands before an `@` is never taken for servers: it may have a comma in a password."""
+_SERVER = re.compile(r"(\[[^\[\]]*\]|[^:]*)(?::(\d*))?")
+
+
+def server_url(configured: str) -> URL:
+    """The address that libpq would read, for SQLAlchemy. Raises ValueError for none."""
+    parts = _PARTS.fullmatch(configured)
+    if parts is None or not ("," in parts[2] or "%" in parts[2]):
+        return make_url(configured)
+    # Several servers, and the folder of a socket, it takes in another place.
+    servers = [_server(one) for one in parts[2].split(",")]
+    hosts, ports = (",".join(column) for column in zip(*servers, strict=True))
+    query = {"host": hosts, **({"port": ports} if ports.strip(",") else {})}
+    url = make_url(parts[1] + parts[3])
+    return url.set(query={**query, **url.query})
+
+
+def _server(written: str) -> tuple[str, str]:
+    found = _SERVER.fullmatch(written)
+    if found is None:
+        raise ValueError(f"no server: {written}")
+    return unquote(found[1]).strip("[]"), found[2] or ""
+
+
+def hosts_of(url: URL) -> str:
+    """The servers that an address names, "" for none; several with their ports."""
+    if url.host:
+        return _shown(url.host)
+    hosts, ports = _listed(url, "host"), _listed(url, "port")
+    if len(hosts) < 2:
+        return "".join(map(_shown, hosts))
+    ports = ports * len(hosts) if len(ports) == 1 else ports
+    both = zip_longest(map(_shown, hosts), ports, fillvalue="")
+    return ",".join(host + (f":{port}" if port else "") for host, port in both)
+
+
+def place_of(url: URL) -> str:
+    """What a database is called in texts: its server and its name, and nothing that is secret."""
+    service, ports = _listed(url, "service"), _listed(url, "port")
+    host = hosts_of(url) or (f"the service {service[0]}" if service else "localhost")
+    port = url.port or (ports[0] if len(ports) == 1 and "," not in host else "")
+    server = f"PostgreSQL at {host}" + (f":{port}" if port else "")
+    name = url.database or "".join(_listed(url, "dbname")[:1]) or url.username
+    return f"{server}, database {name}" if name else server
+
+
+def _listed(url: URL, name: str) -> list[str]:
+    given = url.query.get(name, "")
+    return given.split(",") if isinstance(given, str) and given else []
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
