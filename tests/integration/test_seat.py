@@ -32,15 +32,13 @@ async def new_seat(postgres_url: URL, tmp_path: Path) -> AsyncGenerator[NewSeat]
     """Makes the seats of replicas; a lease that nobody renews lasts for the whole test."""
     made: list[Seat] = []
 
-    def make(domain: str = "test", **how: bool) -> Seat:
+    def make(**how: bool) -> Seat:
         settings = {
             "url": f"postgresql://bridge@127.0.0.1:{postgres_url.port}/{postgres_url.database}",
             "password": postgres_url.password,
         }
         replica = {"lease": "10m", "address": f"bridge-{len(made) + 1}"}
-        homeserver = {"url": "http://127.0.0.1:9", "domain": domain}
-        sections = {"database": settings, "replica": replica, "homeserver": homeserver}
-        made.append(Seat(config_for(tmp_path, **sections), **how))
+        made.append(Seat(config_for(tmp_path, database=settings, replica=replica), **how))
         return made[-1]
 
     yield make
@@ -77,29 +75,6 @@ async def test_who_is_first_acts_and_the_others_know_it(new_seat: NewSeat) -> No
     assert [one.replica_id for one in first.replicas] == sorted(
         (first.replica_id, second.replica_id)
     )
-
-
-async def test_the_bridge_of_another_homeserver_never_takes_over(
-    new_seat: NewSeat, database: Database
-) -> None:
-    """It would give the agents of the other one new names on its own."""
-    first, stray = new_seat(), new_seat(domain="other.test")
-    await first.open()
-    await stray.open()
-    assert stray.trouble is not None
-    assert "that of a bridge of test, which acts, and this one is of other.test" in str(
-        stray.trouble.says
-    )
-    assert first.trouble is None
-    await first.let_go()
-    await lapse(database)
-    await stray.look()
-    assert not stray.holds
-    assert stray.trouble is not None
-    # The name of a homeserver may change: then nobody of the old one is there at the start.
-    later = new_seat(domain="other.test")
-    await later.open()
-    assert later.holds
 
 
 async def test_a_look_under_way_does_not_bring_back_what_is_let_go(

@@ -54,7 +54,6 @@ class Seat:
         self._leases = Leases(self.database)
         self.way = Way(config)
         self._host = config.replica.address or _host_of(config)
-        self._domain = config.homeserver.domain
         self._ports: dict[str, int] = dict(
             zip(PORTS, (port for _, port in config.listens), strict=False)
         )
@@ -69,7 +68,6 @@ class Seat:
         self._found_at = self._valid_until = 0.0
         self._changed = asyncio.Event()
         self._failing: Trouble | None = None
-        self._elsewhere: Trouble | None = None
 
     @property
     def holds(self) -> bool:
@@ -173,7 +171,7 @@ class Seat:
             self._found, self.lease, self._found_at = found, beat.lease, asked_at
             if beat.schema < HEAD and (self._migrates or not self._others()):
                 await self.database.migrate()
-            self._failing = self._stray() or self._misfit(beat.schema)
+            self._failing = self._misfit(beat.schema)
             if self._failing is not None and self.epoch:
                 await self._leases.release(self.replica_id)
         except StoreError as error:
@@ -193,8 +191,6 @@ class Seat:
         """Whether we hold it, or it is for us if it is free."""
         if self.epoch:
             return self.wants and not self.lost.is_set()
-        if self._elsewhere is not None:
-            return False
         return self.wants and bool(self.way.reaches or not self._is_one_better())
 
     def _compare(self) -> None:
@@ -255,21 +251,6 @@ class Seat:
         is_over = held and one.state == RUNNING and self._left < 0
         return replace(one, state=SILENT) if is_over or one.seen > self._seconds else one
 
-    def _stray(self) -> Trouble | None:
-        """Whether the database is another bridge's: that of who acts, for another homeserver. It
-        stays so: taking over would give the agents of that one new names here."""
-        acts = self.active
-        if self._elsewhere is None and acts is not None and acts.domain not in ("", self._domain):
-            self._elsewhere = Trouble(
-                f"the database is that of a bridge of {acts.domain}, which acts, and this one is "
-                f"of {self._domain}",
-                "give this one a `database.url` of its own; where the homeserver has another name "
-                "now, end those of the old one, and then start this one again",
-            )
-            says, remedy = self._elsewhere.says, self._elsewhere.remedy
-            log.error("this replica never acts", reason=says, remedy=remedy)
-        return self._elsewhere
-
     def _misfit(self, schema: str) -> Trouble | None:
         """Why this version cannot act on a schema, if it cannot."""
         if schema > HEAD:
@@ -283,7 +264,7 @@ class Seat:
         tells = self.state == STANDBY and self.wants and self._failing is None
         reaches = self.way.reaches if tells else None
         one = Replica(self.replica_id, self._host, self._ports, __version__, self.state)
-        return replace(one, reaches=reaches, domain=self._domain)
+        return replace(one, reaches=reaches)
 
     def _lose(self) -> None:
         if self.epoch and not self.lost.is_set():

@@ -3,18 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Update,
-    delete,
-    func,
-    literal,
-    null,
-    select,
-    text,
-    update,
-)
+from sqlalchemy import ColumnElement, Connection, Update, delete, func, null, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from letta_matrix.store.database import HEAD, Database
@@ -29,8 +18,6 @@ _FORGOTTEN = 3600.0
 _REACHES = {True: ", reaches the homeserver", False: ", does not reach the homeserver"}
 """What stands behind the state of one that says so. With a column for it none would act beside
 replicas of an earlier release."""
-_DOMAIN = "of"
-"""The key among the ports that has the server name, for the same reason."""
 
 # Who stops in the midst of a batch (`executemany`, a pipeline) is not idle in a transaction: no
 # timeout of the server ends that.
@@ -49,7 +36,7 @@ longer than any that goes on."""
 class Replica:
     """One process on the database. `ports` are where others reach it, by what they are for;
     `seen` is how many seconds ago it was heard of, `reaches` whether it reaches the homeserver,
-    None where it does not say, `domain` that homeserver's name, "" likewise."""
+    None where it does not say."""
 
     replica_id: str
     host: str
@@ -58,7 +45,6 @@ class Replica:
     state: str
     seen: float = 0.0
     reaches: bool | None = None
-    domain: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +98,7 @@ class Leases:
         """The replicas that were heard of in the last hour, by their ids."""
         seen = (now() - replicas.c.seen_at).label("seen")
         heard = replicas.c.seen_at > now() - _FORGOTTEN
-        untold = null().label("reaches"), literal("").label("domain")
-        query = select(replicas, seen, *untold).where(heard)
+        query = select(replicas, seen, null().label("reaches")).where(heard)
         found = await self._database.records(Replica, query.order_by(replicas.c.replica_id))
         return [_told(one) for one in found]
 
@@ -129,9 +114,8 @@ def _ended(holder: str) -> Update:
 
 def _note(db: Connection, replica: Replica) -> None:
     words = "" if replica.reaches is None else _REACHES[replica.reaches]
-    values = {**row_of(replica, "seen", "reaches", "domain"), "seen_at": now()}
+    values = {**row_of(replica, "seen", "reaches"), "seen_at": now()}
     values["state"] = replica.state + words
-    values["ports"] = {**replica.ports, _DOMAIN: replica.domain}
     here = replicas.c.replica_id == replica.replica_id
     if db.execute(update(replicas).where(here).values(**values)).rowcount:
         return
@@ -140,8 +124,6 @@ def _note(db: Connection, replica: Replica) -> None:
 
 
 def _told(one: Replica) -> Replica:
-    ports = {**one.ports}
-    one = replace(one, domain=str(ports.pop(_DOMAIN, "")), ports=ports)
     for reaches, words in _REACHES.items():
         if one.state.endswith(words):
             return replace(one, state=one.state.removesuffix(words), reaches=reaches)
