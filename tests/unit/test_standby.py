@@ -36,6 +36,7 @@ class FakeSeat:
         self.replicas: list[Replica] = []
         self.trouble: Trouble | None = None
         self.way = FakeWay()
+        self.differs: list[str] = []
 
     def told(self) -> dict[str, object]:
         return {"state": "standby", "replicas": [{"replica": "other", "address": "10.1.2.3:8004"}]}
@@ -172,6 +173,14 @@ async def test_that_it_does_not_reach_the_homeserver_is_told_and_keeps_nobody_ou
     _, told = await stage.get("/health")
     assert (told["status"], told["ready"]) == ("degraded", True)
     assert "does not reach the homeserver" in told["troubles"][0]
+
+
+async def test_that_it_goes_by_other_settings_is_told_and_keeps_nobody_out(stage: Stage) -> None:
+    stage.seat.differs = ["runtimes", "permissions"]
+    assert (await stage.get("/ready"))[0] == 200
+    _, told = await stage.get("/health")
+    assert (told["status"], told["ready"]) == ("degraded", True)
+    assert "is not that of the one that acts, in runtimes, permissions" in told["troubles"][0]
 
 
 async def test_it_does_not_lead_to_itself_while_the_seat_names_it(stage: Stage) -> None:

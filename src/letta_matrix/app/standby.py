@@ -26,6 +26,10 @@ _ONE_ADDRESS = (
     "the replica that acts has the address of this one, so that nothing is passed on to it: set "
     "`replica.address` in the config.yaml of each"
 )
+_OTHER_SETTINGS = (
+    "the config.yaml of this replica, or what it is given by the environment, is not that of the "
+    "one that acts, in {}: make them the same, and restart what is changed"
+)
 
 
 class Standby:
@@ -127,6 +131,8 @@ class Standby:
             found.append(_IN_THE_LOG)
         if seat.way.reaches is False:
             found.append(_CUT_OFF)
+        if seat.differs:
+            found.append(_OTHER_SETTINGS.format(", ".join(seat.differs)))
         active = seat.active
         if active is not None and active.replica_id != seat.replica_id and self._is_here(active):
             found.append(_ONE_ADDRESS)
