@@ -19,8 +19,8 @@ _LOOK = 0.5
 _IN_THE_LOG = "this replica cannot take over; its log says why"
 _NOBODY = "no replica acts, or its ports are not open yet"
 _CUT_OFF = (
-    "this replica does not reach the homeserver, or is not let in there (its as_token); it does "
-    "not act while another one does"
+    "this replica does not reach the homeserver, or is not let in there as who it is (its "
+    "as_token, homeserver.domain, appservice.bot_username); it does not act while another one does"
 )
 _ONE_ADDRESS = (
     "the replica that acts has the address of this one, so that nothing is passed on to it: set "
