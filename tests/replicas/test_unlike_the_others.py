@@ -1,5 +1,6 @@
 """A replica that is not configured as the others says so, and does no harm."""
 
+import signal
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
@@ -63,3 +64,18 @@ async def test_one_with_other_settings(twins: Twins, unlike: Callable[..., One])
     await says(other, "is not that of the one that acts, in appservice, conversations:")
     assert (await other.health())["ready"] is True
     assert "another" not in other.log().replace("another letta", "")
+
+
+async def test_one_that_acts_at_an_address_where_nobody_reaches_it(
+    twins: Twins, unlike: Callable[..., One]
+) -> None:
+    await twins.stop()
+    lost = unlike(replica={"address": "no-such-host.invalid"})
+    await twins.acts(lost)
+    one, _ = twins.members
+    one.start()
+    await says(one, "the replica that acts is not reached from here")
+    async with twins.http.get(f"{one.url}/ready") as response:
+        assert response.status == 503
+    await lost.end(signal.SIGKILL)
+    await twins.start_all()

@@ -1,5 +1,6 @@
 """What the ports of a replica that stands by tell of it, and to whom."""
 
+import asyncio
 import json
 import socket
 from collections.abc import AsyncGenerator
@@ -9,8 +10,10 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 from tests.builders import config_for
 from tests.servers import free_port
+from tests.waiting import Clock
 
 from letta_matrix.app.seat import PORTS
 from letta_matrix.app.standby import Standby
@@ -199,6 +202,24 @@ async def test_two_replicas_of_one_address_are_told_of(stage: Stage) -> None:
     _, told = await stage.get("/health")
     assert told["ready"] is False
     assert "replica.address" in told["troubles"][0]
+
+
+async def test_one_that_acts_and_is_not_reached_is_told_of(stage: Stage, clock: Clock) -> None:
+    """Its `replica.address` may be wrong: whoever comes here is served by nobody."""
+    reached = stage.seat.active
+    assert reached is not None
+    clock.stop()
+    probing = asyncio.create_task(stage.standby.probe())
+    stage.act(free_port())
+    with capture_logs() as logs:
+        await clock.until(lambda: not stage.standby.is_ready)
+        assert (await stage.get("/ready"))[0] == 503
+        _, told = await stage.get("/health")
+        assert (told["status"], "`replica.address`" in told["troubles"][0]) == ("degraded", True)
+        stage.act(reached.ports["api"])
+        await clock.until(lambda: stage.standby.is_ready)
+    assert [one["event"] for one in logs] == ["the replica that acts is not reached"]
+    probing.cancel()
 
 
 async def test_a_port_that_is_taken_leaves_none_open(stage: Stage) -> None:
