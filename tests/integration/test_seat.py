@@ -10,11 +10,13 @@ from typing import Any, cast
 import psycopg
 import pytest
 from sqlalchemy import URL, Connection, select, text, update
-from tests.builders import config_for
+from structlog.testing import capture_logs
+from tests.builders import agent, config_for
 from tests.waiting import eventually, settled, within
 
 from letta_matrix.app import seat as seat_module
 from letta_matrix.app.seat import RUNNING, STANDBY, Seat
+from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import HEAD, Database, StoreUnavailable
 from letta_matrix.store.faults import LeaseLost
 from letta_matrix.store.fence import Fence
@@ -32,13 +34,16 @@ async def new_seat(postgres_url: URL, tmp_path: Path) -> AsyncGenerator[NewSeat]
     """Makes the seats of replicas; a lease that nobody renews lasts for the whole test."""
     made: list[Seat] = []
 
-    def make(**how: bool) -> Seat:
+    def make(domain: str = "test", speed: str = "1s", **how: bool) -> Seat:
         settings = {
             "url": f"postgresql://bridge@127.0.0.1:{postgres_url.port}/{postgres_url.database}",
             "password": postgres_url.password,
         }
         replica = {"lease": "10m", "address": f"bridge-{len(made) + 1}"}
-        made.append(Seat(config_for(tmp_path, database=settings, replica=replica), **how))
+        home = {"url": "http://127.0.0.1:9", "domain": domain}
+        sections = {"homeserver": home, "database": settings, "replica": replica}
+        config = config_for(tmp_path, **sections, conversations={"edit_interval": speed})
+        made.append(Seat(config, **how))
         return made[-1]
 
     yield make
@@ -389,6 +394,78 @@ async def test_an_older_schema_waits_for_who_knows_it(
     await lapse(database)
     await newer.look()
     assert newer.holds
+
+
+@pytest.fixture
+async def at_test(database: Database) -> None:
+    """There is an agent, on the homeserver `test`."""
+    await AgentDirectory(database).reserve([agent()])
+
+
+async def test_who_is_of_another_homeserver_never_acts_after_others(
+    new_seat: NewSeat, database: Database, at_test: None
+) -> None:
+    """It would move every agent there."""
+    seat, stranger = new_seat(), new_seat("other")
+    await seat.open()
+    with capture_logs() as logs:
+        await stranger.open()
+        await stranger.look()
+    assert stranger.trouble is not None
+    (told,) = [one["reason"] for one in logs if one["log_level"] == "error"]
+    assert str(stranger.trouble) == told
+    assert "live on test, and homeserver.domain of this replica is other" in told
+    await lapse(database)
+    await stranger.look()
+    await seat.let_go()
+    await stranger.look()
+    assert not stranger.won.is_set()
+
+
+async def test_who_is_there_alone_may_be_of_another_homeserver(
+    new_seat: NewSeat, at_test: None
+) -> None:
+    """It has another name from now on."""
+    before, seat, late = new_seat(), new_seat("other"), new_seat()
+    await before.open()
+    await before.let_go()
+    await seat.open()
+    await late.open()
+    for _ in range(2):
+        await seat.look()
+    assert (seat.holds, seat.trouble) == (True, None)
+
+
+async def test_who_stands_by_with_other_settings_knows_it(
+    new_seat: NewSeat, database: Database
+) -> None:
+    acts, same, other = new_seat(), new_seat(), new_seat(speed="2s")
+    await acts.open()
+    await same.open()
+    with capture_logs() as logs:
+        await other.open()
+        await other.look()
+    assert (acts.differs, same.differs, other.differs) == ([], [], ["conversations"])
+    (told,) = [one["sections"] for one in logs if one["log_level"] == "warning"]
+    assert told == "conversations"
+    await lapse(database)
+    await other.look()
+    await acts.look()
+    await same.look()
+    assert other.holds
+    assert (other.differs, same.differs) == ([], ["conversations"])
+
+
+async def test_who_is_killed_is_followed_by_nobody_of_another_homeserver(
+    new_seat: NewSeat, database: Database, at_test: None
+) -> None:
+    seat, stranger = new_seat(), new_seat("other")
+    await seat.open()
+    await lapse(database)
+    await database.execute(update(replicas).values(seen_at=now() - 600))
+    await stranger.open()
+    await stranger.look()
+    assert not stranger.won.is_set()
 
 
 @dataclass

@@ -58,7 +58,7 @@ class One:
             },
             "api": {"port": ports["api"]},
             "mcp": {"port": ports["mcp"], "websocket_port": ports["ws"]},
-            "replica": {"lease": LEASE, "drain_timeout": 5},
+            "replica": {"lease": LEASE, "drain_timeout": 5, **common.get("replica", {})},
         }
         (self.directory / "config.yaml").write_text(yaml.safe_dump(config))
 
@@ -178,7 +178,9 @@ class Twins(Bridges):
         url = f"{self.homeserver.url}/_matrix/client/v1/appservice/{service.id}/ping"
         headers = {"Authorization": f"Bearer {self.homeserver.as_token}"}
         async with self.http.post(url, json={}, headers=headers) as response:
-            assert response.status == 200, await response.text()
+            told = await response.text()
+        # Synapse trips over its own timer when it is pushing already.
+        assert response.status == 200 or "AlreadyCa" in told, told
 
     async def active(self) -> One:
         """The one that acts."""

@@ -14,6 +14,7 @@ from letta_matrix.access.secrets import issue
 from letta_matrix.app.logs import configure_logging, secrets_of
 from letta_matrix.common import log_repeats
 from letta_matrix.config import Logging
+from letta_matrix.store.faults import LeaseLost
 
 
 @pytest.mark.parametrize("kind", ["console", "json"])
@@ -156,3 +157,14 @@ def test_libraries_write_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     output = capsys.readouterr().err
     assert "ValueError: here" in output
     assert "s3cret" not in output
+
+
+def test_what_tells_by_itself_what_is_wrong_has_no_stack(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure_logging(Logging())
+    structlog.get_logger().error("not done", exc_info=LeaseLost())
+    logging.getLogger("asyncio").error("Task exception", exc_info=LeaseLost())
+    output = capsys.readouterr().err
+    assert output.count("\n") == 2
+    assert output.count("another replica has taken over") == 2

@@ -1,5 +1,6 @@
 """What the ports of a replica that stands by tell of it, and to whom."""
 
+import asyncio
 import json
 import socket
 from collections.abc import AsyncGenerator
@@ -9,8 +10,10 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 from tests.builders import config_for
 from tests.servers import free_port
+from tests.waiting import Clock
 
 from letta_matrix.app.seat import PORTS
 from letta_matrix.app.standby import Standby
@@ -36,6 +39,7 @@ class FakeSeat:
         self.replicas: list[Replica] = []
         self.trouble: Trouble | None = None
         self.way = FakeWay()
+        self.differs: list[str] = []
 
     def told(self) -> dict[str, object]:
         return {"state": "standby", "replicas": [{"replica": "other", "address": "10.1.2.3:8004"}]}
@@ -174,6 +178,14 @@ async def test_that_it_does_not_reach_the_homeserver_is_told_and_keeps_nobody_ou
     assert "does not reach the homeserver" in told["troubles"][0]
 
 
+async def test_that_it_goes_by_other_settings_is_told_and_keeps_nobody_out(stage: Stage) -> None:
+    stage.seat.differs = ["runtimes", "permissions"]
+    assert (await stage.get("/ready"))[0] == 200
+    _, told = await stage.get("/health")
+    assert (told["status"], told["ready"]) == ("degraded", True)
+    assert "is not that of the one that acts, in runtimes, permissions" in told["troubles"][0]
+
+
 async def test_it_does_not_lead_to_itself_while_the_seat_names_it(stage: Stage) -> None:
     stage.act(stage.ports["appservice"], replica_id="ours")
     for name in PORTS:
@@ -190,6 +202,24 @@ async def test_two_replicas_of_one_address_are_told_of(stage: Stage) -> None:
     _, told = await stage.get("/health")
     assert told["ready"] is False
     assert "replica.address" in told["troubles"][0]
+
+
+async def test_one_that_acts_and_is_not_reached_is_told_of(stage: Stage, clock: Clock) -> None:
+    """Its `replica.address` may be wrong: whoever comes here is served by nobody."""
+    reached = stage.seat.active
+    assert reached is not None
+    clock.stop()
+    probing = asyncio.create_task(stage.standby.probe())
+    stage.act(free_port())
+    with capture_logs() as logs:
+        await clock.until(lambda: not stage.standby.is_ready)
+        assert (await stage.get("/ready"))[0] == 503
+        _, told = await stage.get("/health")
+        assert (told["status"], "`replica.address`" in told["troubles"][0]) == ("degraded", True)
+        stage.act(reached.ports["api"])
+        await clock.until(lambda: stage.standby.is_ready)
+    assert [one["event"] for one in logs] == ["the replica that acts is not reached"]
+    probing.cancel()
 
 
 async def test_a_port_that_is_taken_leaves_none_open(stage: Stage) -> None:

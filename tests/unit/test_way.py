@@ -25,7 +25,7 @@ class Watch:
         self.looks = 0
         self._clock = clock
 
-    async def look(self, _way: Way, _token: str) -> ServerState:
+    async def look(self, _way: Way, _token: str, _owner: str) -> ServerState:
         self.looks += 1
         if isinstance(self.found, Exception):
             raise self.found
@@ -101,6 +101,16 @@ async def test_who_is_not_let_in_does_not_reach_it(
     body = {"errcode": errcode} if errcode else {"user_id": "@letta:test"}
     fake.fail("account/whoami", Fault(status, body))
     assert await way._found() is is_reached
+
+
+@pytest.mark.parametrize("who", ["@letta:other", "@another:test"])
+async def test_who_is_taken_for_somebody_else_does_not_reach_it(
+    fake: FakeHomeserver, tmp_path: Path, who: str
+) -> None:
+    """It could do nothing there; see `reach`."""
+    way = Way(config_for(tmp_path, homeserver={"url": fake.url, "domain": "test"}))
+    fake.fail("account/whoami", Fault(200, {"user_id": who}))
+    assert await way._found() is False
 
 
 async def test_the_earlier_token_lets_it_in_too(fake: FakeHomeserver, tmp_path: Path) -> None:

@@ -67,7 +67,8 @@ def cut_off(replicas: Sequence[Replica]) -> Trouble | None:
     return Trouble(
         "a replica that stands by does not reach the homeserver, or is not let in there, so that "
         "it is of no use",
-        "see what is in between, and whether its homeserver.url and as_token are as elsewhere",
+        "see what is in between, and whether its homeserver and appservice sections are as "
+        "elsewhere",
         some_of(hosts),
         warns=True,
     )

@@ -13,6 +13,7 @@ import structlog
 from pydantic import BaseModel, SecretStr
 
 from letta_matrix.common.log_repeats import Line, Repeats
+from letta_matrix.common.vitals import Trouble
 from letta_matrix.config import Config, Logging
 from letta_matrix.matrix.verbatim import visible
 
@@ -44,6 +45,7 @@ def configure_logging(settings: Logging, secrets: Iterable[str] = ()) -> None:
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
+            _without_stack,
             Repeats(_say),
             # Behind it: what is the same for two turns is not said twice.
             structlog.contextvars.merge_contextvars,
@@ -104,6 +106,16 @@ class _FromLibraries(logging.Handler):
         # Libraries may have levels of their own.
         level = max((one for one in _LEVELS if one <= record.levelno), default=logging.DEBUG)
         structlog.get_logger().log(level, event, **details)
+
+
+def _without_stack(_logger: object, _name: str, line: Any) -> Any:
+    """A processor: what tells by itself what is wrong, and what to do, is no defect of ours, so
+    that nobody needs to know where it came up."""
+    error = line.get("exc_info")
+    if isinstance(getattr(error, "trouble", None), Trouble):
+        del line["exc_info"]
+        line["reason"] = str(error)
+    return line
 
 
 def _escaped(_logger: object, _name: str, line: Any) -> Any:

@@ -69,7 +69,7 @@ class Replicas:
             standby = Standby(self._config, seat)
             await standby.open()
             try:
-                await first(seat.won.wait(), stop.wait(), standby.follow())
+                await first(seat.won.wait(), stop.wait(), standby.follow(), standby.probe())
             finally:
                 await standby.close()
         return seat.won.is_set() and not stop.is_set()

@@ -9,6 +9,7 @@ import structlog
 
 from letta_matrix import __version__
 from letta_matrix.access.database import url_of_database
+from letta_matrix.app.common_settings import common_settings, differing
 from letta_matrix.app.way import Way
 from letta_matrix.common.clock import since_boot
 from letta_matrix.common.loopback import is_loopback
@@ -17,7 +18,7 @@ from letta_matrix.config import Config
 from letta_matrix.store.database import HEAD, Database, StoreError
 from letta_matrix.store.faults import LeaseLost, newer_schema
 from letta_matrix.store.fence import Fence
-from letta_matrix.store.leases import Lease, Leases, Replica
+from letta_matrix.store.leases import Beat, Lease, Leases, Replica
 
 log = structlog.get_logger()
 
@@ -51,7 +52,9 @@ class Seat:
         self._migrates = migrates
         self._seconds = config.replica.lease
         self.database = Database(url_of_database(config))
-        self._leases = Leases(self.database)
+        self._domain = config.homeserver.domain
+        self._settings = common_settings(config)
+        self._leases = Leases(self.database, self._domain, self._settings)
         self.way = Way(config)
         self._host = config.replica.address or _host_of(config)
         self._ports: dict[str, int] = dict(
@@ -68,6 +71,9 @@ class Seat:
         self._found_at = self._valid_until = 0.0
         self._changed = asyncio.Event()
         self._failing: Trouble | None = None
+        self._is_foreign = False
+        self.differs: list[str] = []
+        """The sections of the configuration that the replica that acts has otherwise."""
 
     @property
     def holds(self) -> bool:
@@ -171,7 +177,8 @@ class Seat:
             self._found, self.lease, self._found_at = found, beat.lease, asked_at
             if beat.schema < HEAD and (self._migrates or not self._others()):
                 await self.database.migrate()
-            self._failing = self._misfit(beat.schema)
+            self._note(self._misfit(beat))
+            self._differ([] if self.epoch else differing(self._settings, beat.settings))
             if self._failing is not None and self.epoch:
                 await self._leases.release(self.replica_id)
         except StoreError as error:
@@ -189,9 +196,11 @@ class Seat:
 
     def _may_have_it(self) -> bool:
         """Whether we hold it, or it is for us if it is free."""
+        if not self.wants or self._is_foreign:
+            return False
         if self.epoch:
-            return self.wants and not self.lost.is_set()
-        return self.wants and bool(self.way.reaches or not self._is_one_better())
+            return not self.lost.is_set()
+        return bool(self.way.reaches or not self._is_one_better())
 
     def _compare(self) -> None:
         if self.way.reaches is False and self._is_one_better() and not self.outdone.is_set():
@@ -251,13 +260,16 @@ class Seat:
         is_over = held and one.state == RUNNING and self._left < 0
         return replace(one, state=SILENT) if is_over or one.seen > self._seconds else one
 
-    def _misfit(self, schema: str) -> Trouble | None:
-        """Why this version cannot act on a schema, if it cannot."""
-        if schema > HEAD:
-            return newer_schema(schema, HEAD).trouble
-        if schema < HEAD and self._others():
+    def _misfit(self, beat: Beat) -> Trouble | None:
+        """Why this replica is not to act on this database, if it is not."""
+        if beat.schema > HEAD:
+            return newer_schema(beat.schema, HEAD).trouble
+        if beat.schema < HEAD and self._others():
             return _WAITS
-        return None
+        # Once seen beside others it stays so: these may end for a moment, one after the other.
+        is_known = self._is_foreign or any(one.replica_id != self.replica_id for one in self._found)
+        self._is_foreign = beat.domain not in ("", self._domain) and not self.epoch and is_known
+        return _foreign(beat.domain, self._domain) if self._is_foreign else None
 
     def _told(self) -> Replica:
         # One that acts is compared by itself; of one that could not act nobody is to expect it.
@@ -272,10 +284,30 @@ class Seat:
             self.lost.set()
             self._changed.set()
 
+    def _note(self, misfit: Trouble | None) -> None:
+        if misfit not in (None, self._failing):
+            log.error("this replica does not act on this database", reason=str(misfit))
+        self._failing = misfit
+
+    def _differ(self, sections: list[str]) -> None:
+        if sections and sections != self.differs:
+            told = ", ".join(sections)
+            log.warning("the replica that acts has other settings than this one", sections=told)
+        self.differs = sections
+
     def _fail(self, error: StoreError) -> None:
         if self._failing is None:
             log.error("the database of the replicas cannot be used", reason=str(error))
         self._failing = error.trouble
+
+
+def _foreign(domain: str, ours: str) -> Trouble:
+    return Trouble(
+        f"the agents in the database live on {domain}, and homeserver.domain of this replica is "
+        f"{ours}, so that it does not act",
+        "give each replica the same config.yaml; where the homeserver has another name from now "
+        "on, end all of them, and then start the first one with it",
+    )
 
 
 def _host_of(config: Config) -> str:

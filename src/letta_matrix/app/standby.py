@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable, Mapping
 
+import structlog
+
 from letta_matrix import __version__
 from letta_matrix.access.guard import Guard, api_guard, mcp_guard
 from letta_matrix.app.relay import Address, Answer, Relay
@@ -15,16 +17,27 @@ from letta_matrix.config import Config
 from letta_matrix.doors.web.health import answer
 from letta_matrix.store.leases import Replica
 
+log = structlog.get_logger()
+
 _LOOK = 0.5
+_PROBE, _PROBE_TIMEOUT = 4.0, 3.0
 _IN_THE_LOG = "this replica cannot take over; its log says why"
 _NOBODY = "no replica acts, or its ports are not open yet"
 _CUT_OFF = (
-    "this replica does not reach the homeserver, or is not let in there (its as_token); it does "
-    "not act while another one does"
+    "this replica does not reach the homeserver, or is not let in there as who it is (its "
+    "as_token, homeserver.domain, appservice.bot_username); it does not act while another one does"
 )
 _ONE_ADDRESS = (
     "the replica that acts has the address of this one, so that nothing is passed on to it: set "
     "`replica.address` in the config.yaml of each"
+)
+_OTHER_SETTINGS = (
+    "the config.yaml of this replica, or what it is given by the environment, is not that of the "
+    "one that acts, in {}: make them the same, and restart what is changed"
+)
+_NOT_REACHED = (
+    "the replica that acts is not reached from here, so that nothing is passed on to it: see "
+    "`replica.address` in its config.yaml, and what is in between; the log here has the address"
 )
 
 
@@ -34,6 +47,7 @@ class Standby:
     def __init__(self, config: Config, seat: Seat) -> None:
         self._config = config
         self._seat = seat
+        self._unreached = ""
         # Each has another one behind it, to the replica that acts.
         self._many = Connections(most_connections() // 2)
         self._kept = Connections(kept_connections())
@@ -67,6 +81,14 @@ class Standby:
                     await relay.cut()
             acts = now
 
+    async def probe(self) -> None:
+        """Look whether the ports of the one that acts are reached from here, for ever."""
+        while True:
+            acts = self._acts()
+            is_lost = acts is not None and _is_open(acts) and not await self._reaches(acts)
+            self._unreached = acts.replica_id if acts is not None and is_lost else ""
+            await asyncio.sleep(_PROBE)
+
     async def close(self) -> None:
         for relay in self._relays:
             await relay.close()
@@ -91,6 +113,19 @@ class Standby:
             return None
         return active
 
+    async def _reaches(self, replica: Replica) -> bool:
+        for port in replica.ports.values():
+            try:
+                async with asyncio.timeout(_PROBE_TIMEOUT):
+                    _, writer = await asyncio.open_connection(replica.host, port)
+            except (OSError, TimeoutError, UnicodeError) as error:
+                if self._unreached != replica.replica_id:
+                    at, why = f"{replica.host}:{port}", str(error) or "no answer"
+                    log.warning("the replica that acts is not reached", address=at, reason=why)
+                return False
+            writer.close()
+        return True
+
     def _is_here(self, replica: Replica) -> bool:
         """Whether a replica has the address of this one."""
         ours = (one for one in self._seat.replicas if one.replica_id == self._seat.replica_id)
@@ -100,7 +135,7 @@ class Standby:
     def is_ready(self) -> bool:
         """Whether there is one to pass on to, whatever else is wrong here."""
         acts = self._acts()
-        return acts is not None and acts.state in (RUNNING, DRAINING)
+        return acts is not None and _is_open(acts) and acts.replica_id != self._unreached
 
     def _ready(self, _headers: Headers) -> tuple[int, Mapping[str, object]]:
         return (200 if self.is_ready else 503), {"ready": self.is_ready}
@@ -127,9 +162,18 @@ class Standby:
             found.append(_IN_THE_LOG)
         if seat.way.reaches is False:
             found.append(_CUT_OFF)
+        if seat.differs:
+            found.append(_OTHER_SETTINGS.format(", ".join(seat.differs)))
         active = seat.active
         if active is not None and active.replica_id != seat.replica_id and self._is_here(active):
             found.append(_ONE_ADDRESS)
+        elif active is not None and active.replica_id == self._unreached:
+            found.append(_NOT_REACHED)
         elif not self.is_ready:
             found.append(_NOBODY)
         return found
+
+
+def _is_open(acts: Replica) -> bool:
+    """Whether the ports of one that acts are open."""
+    return acts.state in (RUNNING, DRAINING)

@@ -20,6 +20,7 @@ class Way:
 
     def __init__(self, config: Config) -> None:
         self.url, self.route = config.homeserver.url, route_to(config)
+        self._bot = config.bot_user_id
         service, lease = config.appservice, config.replica.lease
         tokens = (service.as_token.get_secret_value(), secret_of(service.earlier_as_token))
         self._tokens = [token for token in tokens if token]
@@ -51,7 +52,7 @@ class Way:
     async def _found(self) -> bool:
         try:
             for token in self._tokens:
-                if await look(self, token) is ServerState.HERE:
+                if await look(self, token, self._bot) is ServerState.HERE:
                     return True
             return False
         except Exception as error:

@@ -21,6 +21,7 @@ from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.mentions import names_in
 from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import TurnStore
@@ -108,6 +109,8 @@ class Surroundings:
                 self._looking[room_id] = False
                 await self.look(room_id)
                 await asyncio.sleep(_CROWD)
+        except StoreUnavailable as error:
+            log.info("a room is not looked at now", room=room_id, reason=str(error))
         finally:
             del self._looking[room_id]
 

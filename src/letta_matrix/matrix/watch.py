@@ -77,9 +77,9 @@ async def until_back(homeserver: Requests) -> ServerState:
     return worst
 
 
-async def look(homeserver: Looked, token: str = "") -> ServerState:
-    """Ask for `/_matrix/client/versions`, or whose a token is, on a connection of its own. One
-    that does not take the token is AWAY."""
+async def look(homeserver: Looked, token: str = "", owner: str = "") -> ServerState:
+    """Ask for `/_matrix/client/versions`, or whether a token is its `owner`'s, on a connection of
+    its own. One that does not take the token, or takes it for somebody else's, is AWAY."""
     url = URL(homeserver.url) / "_matrix/client"
     url /= "v3/account/whoami" if token else "versions"
     headers = {"Authorization": f"Bearer {token}"} if token else None
@@ -95,7 +95,8 @@ async def look(homeserver: Looked, token: str = "") -> ServerState:
     told = "user_id" if token else "versions"
     speaks = answers.text_of(answer, "errcode") or told in (answer or {})
     refused = token and response.status == HTTPStatus.UNAUTHORIZED
-    is_here = response.status < 500 and speaks and not refused
+    is_owner = not token or answers.text_of(answer, "user_id") in (None, owner)
+    is_here = response.status < 500 and speaks and not refused and is_owner
     return ServerState.HERE if is_here else ServerState.AWAY
 
 

@@ -9,11 +9,14 @@ from sqlalchemy.exc import IntegrityError
 from letta_matrix.store.database import HEAD, Database
 from letta_matrix.store.engine import REVISION
 from letta_matrix.store.fence import ACTIVE
-from letta_matrix.store.rows import record_of, row_of
-from letta_matrix.store.schema import leases, replicas
+from letta_matrix.store.rows import record_of, replacing, row_of
+from letta_matrix.store.schema import agents, leases, meta, replicas
 
 _FORGOTTEN = 3600.0
 """Seconds after which a replica that is not heard of is no more listed."""
+
+_SETTINGS = "replica_settings"
+"""The key of `meta` with the settings of who has the lease."""
 
 _REACHES = {True: ", reaches the homeserver", False: ", does not reach the homeserver"}
 """What stands behind the state of one that says so. With a column for it none would act beside
@@ -59,29 +62,41 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """Whose the lease is, None for nobody's, and which revision the schema has."""
+    """Whose the lease is, None for nobody's, which revision the schema has, on which homeserver
+    the agents live, "" where there are none, and which settings who has it goes by."""
 
     lease: Lease | None
     schema: str
+    domain: str
+    settings: Mapping[str, str]
 
 
 class Leases:
-    """The `leases` and `replicas` tables."""
+    """The `leases` and `replicas` tables, for a replica of the homeserver `domain`, whose
+    `settings` the others are told when it takes the lease."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, domain: str, settings: Mapping[str, str]) -> None:
         self._database = database
+        self._domain = domain
+        self._told = replacing(meta, {"key": _SETTINGS, "value": dict(settings)})
 
     async def beat(self, replica: Replica, seconds: float | None, epoch: int = 0) -> Beat:
         """Tell that a replica is there, and have it hold the lease for `seconds` from now if
         nobody else does, and the schema is the one it knows (None: it does not want it). What it
-        has in `epoch` it keeps in that; else it is another one. Raises StoreUnavailable."""
+        has in `epoch` it keeps in that; else it is another one. It gets none where the agents live
+        on another homeserver and another replica was heard of. Raises StoreUnavailable."""
 
         def work(db: Connection) -> Beat:
             _note(db, replica)
-            schema = str(db.execute(REVISION).scalar())
-            if seconds is not None and schema == HEAD:
-                _take(db, replica.replica_id, epoch, seconds)
-            return Beat(_lease(db), schema)
+            schema, domain = str(db.execute(REVISION).scalar()), _domain(db)
+            fits = epoch or domain in ("", self._domain) or not _others(db, replica.replica_id)
+            if seconds is not None and schema == HEAD and fits:
+                is_new = _take(db, replica.replica_id, epoch, seconds)
+                # One by one, as each has the lease's row until its transaction ends.
+                for told in self._told if is_new else ():
+                    db.execute(told)
+            settings = db.execute(select(meta.c.value).where(meta.c.key == _SETTINGS)).scalar()
+            return Beat(_lease(db), schema, domain, settings or {})
 
         return await self._database.write(work)
 
@@ -130,7 +145,20 @@ def _told(one: Replica) -> Replica:
     return one
 
 
-def _take(db: Connection, holder: str, epoch: int, seconds: float) -> None:
+def _domain(db: Connection) -> str:
+    # They change their homeserver together.
+    user_id = db.execute(select(agents.c.user_id).limit(1)).scalar()
+    return "" if user_id is None else str(user_id).partition(":")[2]
+
+
+def _others(db: Connection, replica_id: str) -> bool:
+    """Whether another replica was heard of in the last hour, and has not ended by itself."""
+    heard = (replicas.c.replica_id != replica_id) & (replicas.c.seen_at > now() - _FORGOTTEN)
+    return db.execute(select(replicas.c.replica_id).where(heard).limit(1)).scalar() is not None
+
+
+def _take(db: Connection, holder: str, epoch: int, seconds: float) -> bool:
+    """Whether it was taken anew, and not renewed or left."""
     lease = _lease(db)
     # Not of who is late with a renewal, and goes on: its own session may have waited as long.
     mine = lease is not None and (lease.holder, lease.epoch) == (holder, epoch)
@@ -141,22 +169,23 @@ def _take(db: Connection, holder: str, epoch: int, seconds: float) -> None:
     ours = leases.c.holder == holder
     renewed = update(leases).where(named, ours, leases.c.epoch == epoch).values(until=until)
     if db.execute(renewed).rowcount:
-        return
+        return False
     free = named & (ours | (leases.c.until < now()))
     # First: waiting for the holder's last transaction takes time, which is not to be of the lease.
     if db.execute(select(leases.c.name).where(free).with_for_update()).scalar() is not None:
         taken = update(leases).where(named)
         db.execute(taken.values(holder=holder, epoch=leases.c.epoch + 1, until=until))
-        return
+        return True
     if lease is not None:
-        return
+        return False
     first = leases.insert().values(name=ACTIVE, holder=holder, epoch=1, until=now() + seconds)
     try:
         with db.begin_nested():
             db.execute(first)
     except IntegrityError:
         # Another was the first in the same moment.
-        return
+        return False
+    return True
 
 
 def _lease(db: Connection) -> Lease | None:

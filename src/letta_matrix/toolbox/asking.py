@@ -18,6 +18,7 @@ from letta_matrix.matrix.content import BESIDE, edit_content, text_content, thre
 from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.server_clock import ServerClock
+from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.places import Place
 from letta_matrix.toolbox.arguments import OptionalEvent, OptionalRoom
 from letta_matrix.toolbox.naming import living_room
@@ -91,7 +92,7 @@ class _Asked:
         room_id, intent = self.question.room_id, self.caller.intent
         try:
             await intent.send(room_id, "m.room.message", content, txn, give_up_after=1.0)
-        except (MatrixRequestError, HomeserverUnavailable) as error:
+        except (MatrixRequestError, HomeserverUnavailable, StoreUnavailable) as error:
             log.info("not said of a question how it stands", reason=str(error))
 
     async def close(self, answer: Answer | None) -> None:
@@ -346,5 +347,4 @@ def _result(caller: Caller, question: Question, answer: Answer | None, seconds: 
         return {**where, "answer": None, "note": note}
     if answer.option:
         return {**where, "answer": answer.text, "option": answer.option, "by": answer.sender}
-    told = cut(answer.text, _LONGEST_ANSWER)
-    return {**where, **UNTRUSTED, "answer": told, "by": answer.sender}
+    return {**where, **UNTRUSTED, "answer": cut(answer.text, _LONGEST_ANSWER), "by": answer.sender}

@@ -13,6 +13,7 @@ from letta_matrix.common.tasks import Tasks
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import Agent, AgentDirectory
+from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import TurnKind, TurnStore
 
@@ -83,7 +84,7 @@ class GuestPosting:
                 async with self._door(intent, room_id):
                     if await self._leave_behind(intent, room_id):
                         return
-            except (MatrixRequestError, HomeserverUnavailable) as error:
+            except (MatrixRequestError, HomeserverUnavailable, StoreUnavailable) as error:
                 log.info("not known whether a room was left", room=room_id, reason=str(error))
 
     async def _leave_behind(self, intent: Intent, room_id: str) -> bool:
