@@ -151,11 +151,10 @@ class Person:
         query = {"filter": json.dumps(wanted), "timeout": "1000", **self._synced}
         self._synced["since"] = (await self.get("/sync", **query))["next_batch"]
 
-    async def unread(self, room_id: str) -> int:
-        """How many messages of a room the homeserver counts as unread."""
-        wanted = {"room": {"rooms": [room_id], "timeline": {"limit": 1}}}
-        rooms = (await self.get("/sync", filter=json.dumps(wanted)))["rooms"]["join"]
-        return int(rooms[room_id]["unread_notifications"]["notification_count"])
+    async def read_up_to(self, room_id: str) -> str:
+        """The last event that this person's clients have shown as read."""
+        path = f"/user/{quote(self.user_id)}/rooms/{quote(room_id)}/account_data/m.fully_read"
+        return str((await self.get(path))["event_id"])
 
     async def state(self, room_id: str, event_type: str, key: str = "") -> Json:
         return await self.get(f"/rooms/{quote(room_id)}/state/{event_type}/{quote(key)}")
