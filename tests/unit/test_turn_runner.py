@@ -900,3 +900,34 @@ async def test_a_stop_that_the_runtime_did_not_hear_is_not_called_one(
     monkeypatch.setattr(stage.runtime, "cancel_turn", away)
     await stage.runner.run(turn, recovered=True)
     assert fake.bodies(ROOM) == [notices.UNREACHED]
+
+
+async def test_a_stop_that_a_runtime_leaves_unanswered_is_not_called_one(
+    stage: Stage, fake: FakeHomeserver, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes requests and answers none, as one that hangs does."""
+    asked, heard = asyncio.Event(), asyncio.Event()
+
+    def silent(_request: TurnRequest) -> list[TurnEvent | float]:
+        return [FOR_EVER]
+
+    stage.runtime.script = silent
+
+    async def hang(_agent_id: str, _conversation_id: str) -> None:
+        asked.set()
+        await heard.wait()
+
+    monkeypatch.setattr(stage.runtime, "cancel_turn", hang)
+    turn = await stage.turn("hello")
+    running = asyncio.create_task(stage.runner.run(turn, recovered=False))
+    await eventually(lambda: stage.runtime.asked)
+    stopping = asyncio.create_task(stage.runner.cancel(turn))
+    await asked.wait()
+    # Its turn has some time to end by itself, and it some more to take what it is told.
+    for _ in range(2):
+        await settled()
+        clock.advance(3)
+    await within(running)
+    assert fake.bodies(ROOM)[-1] == notices.UNREACHED
+    heard.set()
+    assert await stopping

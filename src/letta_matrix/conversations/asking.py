@@ -42,6 +42,9 @@ log = structlog.get_logger()
 _PATIENCE = 3.0
 """Seconds a runtime may be away before the person is told."""
 
+_LAST_WORD = 2.0
+"""Seconds a runtime has to take that a turn is to stop, once nobody waits for that any more."""
+
 _QUIET = 10.0
 """Seconds without a word of a turn after which its runtime may hang."""
 
@@ -213,10 +216,19 @@ class Asking:
 
     async def stopped(self, run: Run) -> End:
         """The end of a turn that was cancelled and did not end by itself."""
-        told = run.told if run.cancelled.is_set() else await self._tell_to_stop(run.turn, run.agent)
+        told = await self._is_told(run)
         if run.turn.outcome == Outcome.WITHDRAWN:
             return End("", None, Outcome.WITHDRAWN)
         return End(run.reply.text, Notice(notices.STOPPED if told else notices.UNREACHED))
+
+    async def _is_told(self, run: Run) -> bool:
+        """Whether the runtime has taken it that the turn is to stop."""
+        if (telling := run.telling) is None:
+            return await self._tell_to_stop(run.turn, run.agent)
+        await asyncio.wait({telling}, timeout=_LAST_WORD)
+        # What goes wrong there is seen by who has cancelled the turn.
+        has_failed = not telling.done() or telling.cancelled() or telling.exception() is not None
+        return not has_failed and telling.result()
 
     def _bitten(self, bite: Bite, reply: Reply) -> End:
         if bite is Bite.SILENT:

@@ -150,7 +150,7 @@ class Run:
     watchdog: Watchdog
     activity: Activity
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
-    told: bool = True
+    telling: asyncio.Task[bool] | None = None
     joined: list[Turn] = field(default_factory=list[Turn])
     again: bool = False
     delays: Delays = field(init=False)

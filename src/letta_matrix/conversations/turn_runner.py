@@ -170,7 +170,8 @@ class TurnRunner:
         if (run := self._running.get(turn.turn_id)) is not None:
             run.cancelled.set()
             run.watchdog.stop(_STOP_GRACE)
-            run.told = await self._tell_to_stop(turn, run.agent)
+            run.telling = asyncio.create_task(self._tell_to_stop(turn, run.agent))
+            await run.telling
         return True
 
     async def _to_be_replaced(self, turn_id: str, by: Turn) -> list[OutboxEntry]:
