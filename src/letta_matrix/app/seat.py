@@ -1,6 +1,7 @@
 """The seat of the one replica that acts: who has it, and whether it is still ours."""
 
 import asyncio
+import math
 import secrets
 import socket
 from dataclasses import replace
@@ -18,7 +19,7 @@ from letta_matrix.config import Config
 from letta_matrix.store.database import HEAD, Database, StoreError
 from letta_matrix.store.faults import LeaseLost, newer_schema
 from letta_matrix.store.fence import Fence
-from letta_matrix.store.leases import Beat, Lease, Leases, Replica
+from letta_matrix.store.leases import FORGOTTEN, Beat, Lease, Leases, Replica
 
 log = structlog.get_logger()
 
@@ -72,6 +73,7 @@ class Seat:
         self._changed = asyncio.Event()
         self._failing: Trouble | None = None
         self._is_foreign = False
+        self._others_seen_at = -math.inf
         self.differs: list[str] = []
         """The sections of the configuration that the replica that acts has otherwise."""
 
@@ -266,8 +268,12 @@ class Seat:
             return newer_schema(beat.schema, HEAD).trouble
         if beat.schema < HEAD and self._others():
             return _WAITS
-        # Once seen beside others it stays so: these may end for a moment, one after the other.
-        is_known = self._is_foreign or any(one.replica_id != self.replica_id for one in self._found)
+        others = (one for one in self._found if one.replica_id != self.replica_id)
+        seen_at = (self._found_at - one.seen for one in others)
+        self._others_seen_at = max(self._others_seen_at, *seen_at, -math.inf)
+        # As long as of those that were killed, also where they end by themselves: they may be away
+        # for a moment, one after the other.
+        is_known = self._found_at - self._others_seen_at < FORGOTTEN
         self._is_foreign = beat.domain not in ("", self._domain) and not self.epoch and is_known
         return _foreign(beat.domain, self._domain) if self._is_foreign else None
 
@@ -306,7 +312,8 @@ def _foreign(domain: str, ours: str) -> Trouble:
         f"the agents in the database live on {domain}, and homeserver.domain of this replica is "
         f"{ours}, so that it does not act",
         "give each replica the same config.yaml; where the homeserver has another name from now "
-        "on, end all of them, and then start the first one with it",
+        "on, end all of them (one that was killed counts for an hour), and then start the first "
+        "one with it",
     )
 
 
