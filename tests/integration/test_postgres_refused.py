@@ -12,7 +12,7 @@ from tests.integration.postgres_refusals import refused
 from tests.postgres import PASSWORD, PostgresServer
 from tests.servers import free_port
 
-from letta_matrix.store import postgres_faults
+from letta_matrix.store import postgres_connection, postgres_faults
 from letta_matrix.store.database import (
     Database,
     StoreError,
@@ -174,7 +174,9 @@ async def test_a_database_of_another_encoding(postgres: PostgresServer) -> None:
 
 
 async def test_a_server_that_is_too_old(postgres_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told before anything is set that it does not know."""
     monkeypatch.setattr(postgres_faults, "OLDEST", 990_000)
+    monkeypatch.setitem(postgres_connection.SETTINGS, "no_such_timeout", "0")
     fault = await refused(postgres_url)
     assert re.search(r"is PostgreSQL \d\d, and at least 99 is needed; upgrade", str(fault))
 
