@@ -94,6 +94,7 @@ async def test_a_session_that_others_have_too(postgres_url: URL, postgres: Postg
     assert isinstance(fault, StoreUnavailable)
     assert "a pooler in between gives our connection to others" in fault.trouble.says
     assert "pool_mode = session" in fault.trouble.remedy
+    assert "server_reset_query = DISCARD ALL" in fault.trouble.remedy
 
 
 async def test_another_programs_database(postgres: PostgresServer) -> None:
@@ -154,6 +155,23 @@ def test_the_words_of_servers_that_let_nobody_in(words: str, remedy: str) -> Non
     assert bool(fault.trouble.remedy) == bool(remedy)
     told = words.split("\n", maxsplit=1)[0].removeprefix("FATAL:  ")
     assert fault.trouble.says == f"PostgreSQL at db: the database cannot be used now: {told}"
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        ("query_wait_timeout", "see whether PostgreSQL runs behind the pooler"),
+        ("server login has been failing, try again later (server_login_retry)", "see whether"),
+        ("something that nobody here knows", "start PostgreSQL there"),
+        ("transaction blocks not allowed in statement pooling mode", "let the pooler keep"),
+        ("bind message supplies 1 parameters, but prepared statement requires 0", "let the pooler"),
+    ],
+)
+def test_the_words_of_poolers(words: str, remedy: str) -> None:
+    """Their code is the same for all of them."""
+    fault = postgres_faults.fault_of(psycopg.errors.ProtocolViolation(words), "PostgreSQL at db")
+    assert fault.trouble.remedy.startswith(remedy)
+    assert words in fault.trouble.says
 
 
 async def test_too_many_connections(postgres_url: URL, postgres: PostgresServer) -> None:
