@@ -60,6 +60,7 @@ async def test_what_keeps_us_out_is_told(
         ({"row_factory": "x"}, "row_factory"),
         ({"sslmode": ("require", "disable")}, "twice: sslmode"),
         ({"port": "here"}, "as many ports as servers, each a number"),
+        ({"host": ("a:1", "b:2"), "port": "1"}, "twice: host"),
         ({"host": "a,b", "port": "1,2,3"}, "as many ports as servers"),
     ],
 )
