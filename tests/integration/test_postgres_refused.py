@@ -6,12 +6,15 @@ from pathlib import Path
 import psycopg
 import pytest
 from sqlalchemy import URL, Connection, text
+from tests.builders import config_for
 from tests.certificates import certificates_in
 from tests.cut_connections import Relay
 from tests.integration.postgres_refusals import refused
 from tests.postgres import PASSWORD, PostgresServer
 from tests.servers import free_port
 
+from letta_matrix.cli.database import load_agents, open_existing
+from letta_matrix.cli.faults import Failure
 from letta_matrix.store import postgres_connection, postgres_faults
 from letta_matrix.store.database import (
     Database,
@@ -19,6 +22,7 @@ from letta_matrix.store.database import (
     StoreUnavailable,
     database_url,
 )
+from letta_matrix.store.meta import Meta
 from letta_matrix.store.postgres_engine import IN_USE
 
 
@@ -123,7 +127,7 @@ async def test_what_somebody_has_put_beside_the_tables_is_let_alone(
     await database.close()
 
 
-async def test_a_standby_is_no_place_for_a_bridge() -> None:
+async def test_a_standby_is_read_and_no_place_for_a_bridge(tmp_path: Path) -> None:
     server = PostgresServer({"wal_level": "replica"})
     try:
         server.start()
@@ -132,6 +136,11 @@ async def test_a_standby_is_no_place_for_a_bridge() -> None:
         server.follow()
         server.start()
         fault = await refused(database_url(server.url(name), Path(), PASSWORD))
+        config = config_for(tmp_path, database=server.settings_for(name))
+        assert await load_agents(config) == []
+        with pytest.raises(Failure, match="during recovery; name the primary"):
+            async with open_existing(config) as database:
+                await Meta(database).set("who", "me")
     finally:
         server.remove()
     assert "is a standby, which can only be read; name the primary" in str(fault)

@@ -68,14 +68,14 @@ class PostgresEngine:
         self._take = _ALONE if alone else _SHARE
         self.engine.dispose()
 
-    def check(self) -> None:
+    def check(self, *, writes: bool = True) -> None:
         """Raises StoreError: it is of no use."""
         with self._told(), self.reading() as connection:
             about = connection.execute(_ABOUT).one()
             tables = connection.execute(_TABLES).all()
         if about.encoding != "UTF8":
             raise faults.wrong_encoding(self.place, about.encoding)
-        if about.follows:
+        if writes and about.follows:
             raise faults.read_only(self.place)
         check_tables(
             self.place,
