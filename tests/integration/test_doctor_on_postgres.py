@@ -88,6 +88,47 @@ async def test_a_user_who_may_make_no_tables(
     assert wrong.remedy.startswith("make it the owner")
 
 
+async def test_who_may_make_no_tables_needs_none_of_a_later_version(
+    configured: Configured, postgres: PostgresServer
+) -> None:
+    name = postgres.migrated()
+    later = "UPDATE alembic_version SET version_num = '9999'"
+    postgres.execute(later, "REVOKE CREATE ON SCHEMA public FROM bridge, PUBLIC", database=name)
+    postgres.execute("ALTER SCHEMA public OWNER TO postgres", database=name)
+    postgres.execute("GRANT USAGE ON SCHEMA public TO bridge", database=name)
+    found = await findings(configured(name), "database")
+    assert "newer letta-matrix" in found[-1].says
+    assert not any("may make no tables" in one.says for one in found)
+
+
+@pytest.mark.parametrize(
+    ("settings", "logs"),
+    [
+        ({"log_statement": "ddl"}, False),
+        ({"log_statement": "mod"}, True),
+        ({"log_min_duration_statement": "0"}, True),
+        ({"log_min_duration_statement": "250ms"}, True),
+        ({"log_min_duration_sample": "0"}, True),
+        ({"log_min_duration_sample": "0", "log_statement_sample_rate": "0"}, False),
+        ({"log_transaction_sample_rate": "0.5"}, True),
+        ({"log_min_duration_statement": "0", "log_parameter_max_length": "0"}, False),
+    ],
+)
+async def test_a_log_that_has_what_people_write(
+    configured: Configured,
+    postgres_url: URL,
+    postgres: PostgresServer,
+    settings: dict[str, str],
+    logs: bool,
+) -> None:
+    name = str(postgres_url.database)
+    postgres.execute(
+        *(f"ALTER DATABASE {name} SET {key} = '{value}'" for key, value in settings.items())
+    )
+    found = await findings(configured(name), "database")
+    assert any("writes into its log" in one.says for one in found) is logs
+
+
 async def test_another_programs_database(configured: Configured, postgres: PostgresServer) -> None:
     name = postgres.create()
     postgres.execute("CREATE TABLE users (x int)", database=name)

@@ -6,19 +6,23 @@ from pathlib import Path
 import psycopg
 import pytest
 from sqlalchemy import URL, Connection, text
+from tests.builders import config_for
 from tests.certificates import certificates_in
 from tests.cut_connections import Relay
 from tests.integration.postgres_refusals import refused
 from tests.postgres import PASSWORD, PostgresServer
 from tests.servers import free_port
 
-from letta_matrix.store import postgres_faults
+from letta_matrix.cli.database import load_agents, open_existing
+from letta_matrix.cli.faults import Failure
+from letta_matrix.store import postgres_connection, postgres_faults
 from letta_matrix.store.database import (
     Database,
     StoreError,
     StoreUnavailable,
     database_url,
 )
+from letta_matrix.store.meta import Meta
 from letta_matrix.store.postgres_engine import IN_USE
 
 
@@ -60,6 +64,7 @@ async def test_what_keeps_us_out_is_told(
         ({"row_factory": "x"}, "row_factory"),
         ({"sslmode": ("require", "disable")}, "twice: sslmode"),
         ({"port": "here"}, "as many ports as servers, each a number"),
+        ({"host": ("a:1", "b:2"), "port": "1"}, "twice: host"),
         ({"host": "a,b", "port": "1,2,3"}, "as many ports as servers"),
     ],
 )
@@ -94,6 +99,7 @@ async def test_a_session_that_others_have_too(postgres_url: URL, postgres: Postg
     assert isinstance(fault, StoreUnavailable)
     assert "a pooler in between gives our connection to others" in fault.trouble.says
     assert "pool_mode = session" in fault.trouble.remedy
+    assert "server_reset_query = DISCARD ALL" in fault.trouble.remedy
 
 
 async def test_another_programs_database(postgres: PostgresServer) -> None:
@@ -121,7 +127,7 @@ async def test_what_somebody_has_put_beside_the_tables_is_let_alone(
     await database.close()
 
 
-async def test_a_standby_is_no_place_for_a_bridge() -> None:
+async def test_a_standby_is_read_and_no_place_for_a_bridge(tmp_path: Path) -> None:
     server = PostgresServer({"wal_level": "replica"})
     try:
         server.start()
@@ -130,6 +136,11 @@ async def test_a_standby_is_no_place_for_a_bridge() -> None:
         server.follow()
         server.start()
         fault = await refused(database_url(server.url(name), Path(), PASSWORD))
+        config = config_for(tmp_path, database=server.settings_for(name))
+        assert await load_agents(config) == []
+        with pytest.raises(Failure, match="during recovery; name the primary"):
+            async with open_existing(config) as database:
+                await Meta(database).set("who", "me")
     finally:
         server.remove()
     assert "is a standby, which can only be read; name the primary" in str(fault)
@@ -156,6 +167,23 @@ def test_the_words_of_servers_that_let_nobody_in(words: str, remedy: str) -> Non
     assert fault.trouble.says == f"PostgreSQL at db: the database cannot be used now: {told}"
 
 
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        ("query_wait_timeout", "see whether PostgreSQL runs behind the pooler"),
+        ("server login has been failing, try again later (server_login_retry)", "see whether"),
+        ("something that nobody here knows", "start PostgreSQL there"),
+        ("transaction blocks not allowed in statement pooling mode", "let the pooler keep"),
+        ("bind message supplies 1 parameters, but prepared statement requires 0", "let the pooler"),
+    ],
+)
+def test_the_words_of_poolers(words: str, remedy: str) -> None:
+    """Their code is the same for all of them."""
+    fault = postgres_faults.fault_of(psycopg.errors.ProtocolViolation(words), "PostgreSQL at db")
+    assert fault.trouble.remedy.startswith(remedy)
+    assert words in fault.trouble.says
+
+
 async def test_too_many_connections(postgres_url: URL, postgres: PostgresServer) -> None:
     postgres.execute("ALTER ROLE bridge CONNECTION LIMIT 0")
     try:
@@ -174,7 +202,9 @@ async def test_a_database_of_another_encoding(postgres: PostgresServer) -> None:
 
 
 async def test_a_server_that_is_too_old(postgres_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told before anything is set that it does not know."""
     monkeypatch.setattr(postgres_faults, "OLDEST", 990_000)
+    monkeypatch.setitem(postgres_connection.SETTINGS, "no_such_timeout", "0")
     fault = await refused(postgres_url)
     assert re.search(r"is PostgreSQL \d\d, and at least 99 is needed; upgrade", str(fault))
 

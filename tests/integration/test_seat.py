@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import psycopg
 import pytest
-from sqlalchemy import URL, Connection, select, text, update
+from sqlalchemy import URL, Connection, delete, select, text, update
 from structlog.testing import capture_logs
 from tests.builders import agent, config_for
 from tests.waiting import eventually, settled, within
@@ -466,6 +466,41 @@ async def test_who_is_killed_is_followed_by_nobody_of_another_homeserver(
     await stranger.open()
     await stranger.look()
     assert not stranger.won.is_set()
+
+
+async def test_who_was_killed_counts_for_an_hour(
+    new_seat: NewSeat, database: Database, at_test: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody else comes, the homeserver has another name from now on."""
+    killed, seat = new_seat(), new_seat("other")
+    await killed.open()
+    await lapse(database)
+    await database.execute(update(replicas).values(seen_at=now() - 600))
+    await seat.open()
+    assert seat.trouble is not None
+    assert "(one that was killed counts for an hour)" in seat.trouble.remedy
+    await database.execute(delete(replicas).where(replicas.c.replica_id == killed.replica_id))
+    began = seat_module.since_boot()
+    for seconds, is_over in ((2990, False), (3010, True)):
+        monkeypatch.setattr(seat_module, "since_boot", lambda at=began + seconds: at)
+        await seat.look()
+        assert (seat.trouble is None) is is_over
+    await seat.look()
+    assert seat.holds
+
+
+async def test_who_ends_by_itself_counts_for_an_hour_from_then_on(
+    new_seat: NewSeat, at_test: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, stranger, began = new_seat(), new_seat("other"), seat_module.since_boot()
+    await other.open()
+    for seconds, is_foreign in ((0, True), (3000, True), (6590, True), (6610, False)):
+        monkeypatch.setattr(seat_module, "since_boot", lambda at=began + seconds: at)
+        await stranger.look()
+        assert (stranger.trouble is not None) is is_foreign
+        assert not stranger.holds
+        if seconds == 3000:
+            await other.let_go()
 
 
 @dataclass

@@ -113,13 +113,21 @@ def test_a_comma_in_front_of_the_servers_is_none_between_them(
         ("u@one,two/d?port=5433", {"host": "one,two", "port": "5433"}, "one:5433,two:5433"),
         ("u@[::1]:5432/d", {}, "[::1]:5432, database d"),
         ("u@[fe80::1%25lo]/d", {"host": "fe80::1%lo"}, "[fe80::1%lo], database d"),
+        (
+            "u@/d?host=one:5432&host=[::2]:5433&sslmode=require",
+            {"host": "one,::2", "port": "5432,5433", "sslmode": "require"},
+            "one:5432,[::2]:5433, database d",
+        ),
+        ("u@/d?host=one&host=two&port=1", {"host": "one,two", "port": "1"}, "one:1,two:1"),
+        ("u@/d?host=one:1&host=two&port=1", {"host": ("one:1", "two"), "port": "1"}, ""),
+        ("u@/d?host=a:b:c&host=two", {"host": ("a:b:c", "two")}, ""),
         ("u@db.test/a%20b", {}, "db.test, database a b"),
         ("?service=letters", {"service": "letters"}, "the service letters"),
         ("u@/?service=letters&dbname=d", None, "the service letters, database d"),
     ],
 )
 def test_servers_are_named_in_every_way_of_psql(
-    tmp_path: Path, address: str, query: dict[str, str] | None, place: str
+    tmp_path: Path, address: str, query: dict[str, str | tuple[str, ...]] | None, place: str
 ) -> None:
     config = loaded(tmp_path, URL=f"postgresql://{address}")
     url = url_of_database(config)

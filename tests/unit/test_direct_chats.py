@@ -39,3 +39,6 @@ async def test_the_agents_there_are(database_file: Path, directory: AgentDirecto
 async def test_a_database_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(StackError, match="the agents' rooms are not known"):
         await rooms_of_agents(config_for(tmp_path))
+    address = "postgresql://db/bridge?sslmod=require"
+    with pytest.raises(StackError, match=r"rooms are not known.*twice: sslmod"):
+        await rooms_of_agents(config_for(tmp_path, database={"url": address}))

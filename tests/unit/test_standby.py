@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +219,35 @@ async def test_one_that_acts_and_is_not_reached_is_told_of(stage: Stage, clock: 
         assert (told["status"], "`replica.address`" in told["troubles"][0]) == ("degraded", True)
         stage.act(reached.ports["api"])
         await clock.until(lambda: stage.standby.is_ready)
-    assert [one["event"] for one in logs] == ["the replica that acts is not reached"]
+    (told,) = logs
+    assert told["event"] == "the replica that acts is not reached"
+    assert "nothing listens at 127.0.0.1:" in told["reason"]
+    probing.cancel()
+
+
+async def test_one_connection_that_fails_turns_nobody_away(
+    stage: Stage, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock.stop()
+    fails, ready = [True, False, True, True], list[bool]()
+    real = asyncio.open_connection
+    reached = stage.seat.active
+    assert reached is not None
+    stage.seat.active = replace(reached, ports={"api": reached.ports["api"]})
+
+    async def dial(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        ready.append(stage.standby.is_ready)
+        if fails and fails.pop(0):
+            raise TimeoutError
+        return await real(host, port)
+
+    monkeypatch.setattr(asyncio, "open_connection", dial)
+    probing = asyncio.create_task(stage.standby.probe())
+    with capture_logs() as logs:
+        await clock.until(lambda: len(ready) > 4)
+    assert ready == [True, True, True, True, False]
+    (told,) = [one["reason"] for one in logs]
+    assert told == f"127.0.0.1:{reached.ports['api']}: no answer came in time"
     probing.cancel()
 
 

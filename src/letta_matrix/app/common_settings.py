@@ -9,16 +9,25 @@ from letta_matrix.config import Config
 
 _VERSION = "version"
 _OWN = {
-    "homeserver": {"url"},
+    "homeserver": {"url", "pid_file", "ca_file"},
     "appservice": {"hostname", "port"},
     "database": True,
+    "runtimes": {
+        "__all__": {
+            *("url", "token", "pid_file"),
+            *("keeper", "keeper_socket", "keeper_token", "keeper_token_file"),
+        }
+    },
+    "agents": {"allow_paths"},
+    "sms": {"provisioning": {"url"}},
     "api": {"hostname", "port"},
     "mcp": {"hostname", "port", "websocket_port"},
     "logging": True,
     "telemetry": True,
     "replica": {"address"},
 }
-"""What a replica has for itself: its ports, its ways to others, and what becomes of its words."""
+"""What a replica has for itself: its ports, its files, its ways to others (which may lead through a
+tunnel, or a keeper beside it), and what becomes of its words."""
 _LENGTH = 12
 
 

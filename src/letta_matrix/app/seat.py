@@ -9,14 +9,15 @@ import structlog
 
 from letta_matrix import __version__
 from letta_matrix.access.database import url_of_database
-from letta_matrix.app.common_settings import common_settings, differing
+from letta_matrix.app.common_settings import common_settings
+from letta_matrix.app.likeness import Likeness
 from letta_matrix.app.way import Way
 from letta_matrix.common.clock import since_boot
 from letta_matrix.common.loopback import is_loopback
 from letta_matrix.common.vitals import Trouble
 from letta_matrix.config import Config
 from letta_matrix.store.database import HEAD, Database, StoreError
-from letta_matrix.store.faults import LeaseLost, newer_schema
+from letta_matrix.store.faults import LeaseLost
 from letta_matrix.store.fence import Fence
 from letta_matrix.store.leases import Beat, Lease, Leases, Replica
 
@@ -26,10 +27,6 @@ _LOOKS = 4
 """How often a lease is renewed in its time, and others look whether it has ended."""
 _LONGEST_LOOK = 1.0
 _WITH_REPLICAS = "0010"
-_WAITS = Trouble(
-    "the database is as replicas of an earlier version know it, so that this one does not act",
-    "end those, or let `letta-matrix run --migrate` change it under them: they stand by then",
-)
 _SPARE = 0.15
 """The part of its time before whose end a holder stops by itself: the others' look, and what is on
 its way to the homeserver, are not to overlap."""
@@ -52,9 +49,9 @@ class Seat:
         self._migrates = migrates
         self._seconds = config.replica.lease
         self.database = Database(url_of_database(config))
-        self._domain = config.homeserver.domain
-        self._settings = common_settings(config)
-        self._leases = Leases(self.database, self._domain, self._settings)
+        domain, settings = config.homeserver.domain, common_settings(config)
+        self._leases = Leases(self.database, domain, settings)
+        self._likeness = Likeness(domain, settings)
         self.way = Way(config)
         self._host = config.replica.address or _host_of(config)
         self._ports: dict[str, int] = dict(
@@ -71,9 +68,6 @@ class Seat:
         self._found_at = self._valid_until = 0.0
         self._changed = asyncio.Event()
         self._failing: Trouble | None = None
-        self._is_foreign = False
-        self.differs: list[str] = []
-        """The sections of the configuration that the replica that acts has otherwise."""
 
     @property
     def holds(self) -> bool:
@@ -136,6 +130,11 @@ class Seat:
         }
 
     @property
+    def differs(self) -> list[str]:
+        """The sections of the configuration that the replica that acts has otherwise."""
+        return self._likeness.differs
+
+    @property
     def trouble(self) -> Trouble | None:
         """Why it cannot be renewed, or looked for."""
         return self._failing
@@ -178,7 +177,7 @@ class Seat:
             if beat.schema < HEAD and (self._migrates or not self._others()):
                 await self.database.migrate()
             self._note(self._misfit(beat))
-            self._differ([] if self.epoch else differing(self._settings, beat.settings))
+            self._likeness.compare(beat.settings, acts=self.epoch > 0)
             if self._failing is not None and self.epoch:
                 await self._leases.release(self.replica_id)
         except StoreError as error:
@@ -196,7 +195,7 @@ class Seat:
 
     def _may_have_it(self) -> bool:
         """Whether we hold it, or it is for us if it is free."""
-        if not self.wants or self._is_foreign:
+        if not self.wants or self._likeness.is_foreign:
             return False
         if self.epoch:
             return not self.lost.is_set()
@@ -262,14 +261,9 @@ class Seat:
 
     def _misfit(self, beat: Beat) -> Trouble | None:
         """Why this replica is not to act on this database, if it is not."""
-        if beat.schema > HEAD:
-            return newer_schema(beat.schema, HEAD).trouble
-        if beat.schema < HEAD and self._others():
-            return _WAITS
-        # Once seen beside others it stays so: these may end for a moment, one after the other.
-        is_known = self._is_foreign or any(one.replica_id != self.replica_id for one in self._found)
-        self._is_foreign = beat.domain not in ("", self._domain) and not self.epoch and is_known
-        return _foreign(beat.domain, self._domain) if self._is_foreign else None
+        known = [one for one in self._found if one.replica_id != self.replica_id]
+        acts, alone = self.epoch > 0, not self._others()
+        return self._likeness.misfit(beat, known, self._found_at, acts=acts, alone=alone)
 
     def _told(self) -> Replica:
         # One that acts is compared by itself; of one that could not act nobody is to expect it.
@@ -289,25 +283,10 @@ class Seat:
             log.error("this replica does not act on this database", reason=str(misfit))
         self._failing = misfit
 
-    def _differ(self, sections: list[str]) -> None:
-        if sections and sections != self.differs:
-            told = ", ".join(sections)
-            log.warning("the replica that acts has other settings than this one", sections=told)
-        self.differs = sections
-
     def _fail(self, error: StoreError) -> None:
         if self._failing is None:
             log.error("the database of the replicas cannot be used", reason=str(error))
         self._failing = error.trouble
-
-
-def _foreign(domain: str, ours: str) -> Trouble:
-    return Trouble(
-        f"the agents in the database live on {domain}, and homeserver.domain of this replica is "
-        f"{ours}, so that it does not act",
-        "give each replica the same config.yaml; where the homeserver has another name from now "
-        "on, end all of them, and then start the first one with it",
-    )
 
 
 def _host_of(config: Config) -> str:

@@ -13,6 +13,7 @@ from letta_matrix.app.seat import DRAINING, PORTS, RUNNING, Seat
 from letta_matrix.common.connections.admission import Connections
 from letta_matrix.common.connections.descriptors import kept_connections, most_connections
 from letta_matrix.common.connections.listening import PortTakenError, listen
+from letta_matrix.common.connections.unreached import why_unreached
 from letta_matrix.config import Config
 from letta_matrix.doors.web.health import answer
 from letta_matrix.store.leases import Replica
@@ -83,10 +84,16 @@ class Standby:
 
     async def probe(self) -> None:
         """Look whether the ports of the one that acts are reached from here, for ever."""
+        missed = ""
         while True:
             acts = self._acts()
-            is_lost = acts is not None and _is_open(acts) and not await self._reaches(acts)
-            self._unreached = acts.replica_id if acts is not None and is_lost else ""
+            why = "" if acts is None or not _is_open(acts) else await _why_missed(acts)
+            before, missed = missed, "" if acts is None or not why else acts.replica_id
+            # One connection that fails is not to turn people away who would be served.
+            lost = missed if missed == before else ""
+            if lost and lost != self._unreached:
+                log.warning("the replica that acts is not reached", reason=why)
+            self._unreached = lost
             await asyncio.sleep(_PROBE)
 
     async def close(self) -> None:
@@ -112,19 +119,6 @@ class Standby:
         if active is None or active.replica_id == self._seat.replica_id or self._is_here(active):
             return None
         return active
-
-    async def _reaches(self, replica: Replica) -> bool:
-        for port in replica.ports.values():
-            try:
-                async with asyncio.timeout(_PROBE_TIMEOUT):
-                    _, writer = await asyncio.open_connection(replica.host, port)
-            except (OSError, TimeoutError, UnicodeError) as error:
-                if self._unreached != replica.replica_id:
-                    at, why = f"{replica.host}:{port}", str(error) or "no answer"
-                    log.warning("the replica that acts is not reached", address=at, reason=why)
-                return False
-            writer.close()
-        return True
 
     def _is_here(self, replica: Replica) -> bool:
         """Whether a replica has the address of this one."""
@@ -172,6 +166,18 @@ class Standby:
         elif not self.is_ready:
             found.append(_NOBODY)
         return found
+
+
+async def _why_missed(replica: Replica) -> str:
+    """Why one of a replica's ports is not reached, and which; "" where all are."""
+    for port in replica.ports.values():
+        try:
+            async with asyncio.timeout(_PROBE_TIMEOUT):
+                _, writer = await asyncio.open_connection(replica.host, port)
+        except (OSError, TimeoutError, UnicodeError) as error:
+            return f"{replica.host}:{port}: {why_unreached(error)}"
+        writer.close()
+    return ""
 
 
 def _is_open(acts: Replica) -> bool:

@@ -44,7 +44,8 @@ async def open_existing(config: Config) -> AsyncGenerator[Database]:
 
 async def _check_server(database: Database) -> None:
     """Raises StoreError, Failure: it is no bridge's."""
-    await database.check()
+    # Most only read, and may do so at a standby; whoever writes there is told by the server.
+    await database.check(writes=False)
     if await database.revision() is None:
         raise Failure(f"the database has no tables yet; start the bridge once (`{typed(['run'])}`)")
 

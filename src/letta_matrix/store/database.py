@@ -152,10 +152,10 @@ class Database:
         if await self.revision() != HEAD:
             await self.migrate()
 
-    async def check(self) -> None:
-        """Look at it as `open` does. To be called of a file that nobody has open, and of a server
-        at any time. Raises StoreError."""
-        await self._run(self._engine.check)
+    async def check(self, *, writes: bool = True) -> None:
+        """Look at it as `open` does, or, where nobody `writes`, whether it can be read. To be
+        called of a file that nobody has open, and of a server at any time. Raises StoreError."""
+        await self._run(lambda: self._engine.check(writes=writes))
 
     async def close(self) -> None:
         """Let go of it once all that has come is written; nothing more is taken."""

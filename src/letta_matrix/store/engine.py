@@ -28,8 +28,8 @@ class StoreEngine(Protocol):
         others. Raises StoreError, also where another has it for itself."""
         ...
 
-    def check(self) -> None:
-        """Look at it before it is used. Raises StoreError."""
+    def check(self, *, writes: bool = True) -> None:
+        """Look at it before it is used, to be written or only to be read. Raises StoreError."""
         ...
 
     def reading(self) -> AbstractContextManager[Connection]:

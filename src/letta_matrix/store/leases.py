@@ -12,7 +12,7 @@ from letta_matrix.store.fence import ACTIVE
 from letta_matrix.store.rows import record_of, replacing, row_of
 from letta_matrix.store.schema import agents, leases, meta, replicas
 
-_FORGOTTEN = 3600.0
+FORGOTTEN = 3600.0
 """Seconds after which a replica that is not heard of is no more listed."""
 
 _SETTINGS = "replica_settings"
@@ -112,7 +112,7 @@ class Leases:
     async def all(self) -> list[Replica]:
         """The replicas that were heard of in the last hour, by their ids."""
         seen = (now() - replicas.c.seen_at).label("seen")
-        heard = replicas.c.seen_at > now() - _FORGOTTEN
+        heard = replicas.c.seen_at > now() - FORGOTTEN
         query = select(replicas, seen, null().label("reaches")).where(heard)
         found = await self._database.records(Replica, query.order_by(replicas.c.replica_id))
         return [_told(one) for one in found]
@@ -135,7 +135,7 @@ def _note(db: Connection, replica: Replica) -> None:
     if db.execute(update(replicas).where(here).values(**values)).rowcount:
         return
     db.execute(replicas.insert().values(**values))
-    db.execute(delete(replicas).where(replicas.c.seen_at < now() - _FORGOTTEN))
+    db.execute(delete(replicas).where(replicas.c.seen_at < now() - FORGOTTEN))
 
 
 def _told(one: Replica) -> Replica:
@@ -153,7 +153,7 @@ def _domain(db: Connection) -> str:
 
 def _others(db: Connection, replica_id: str) -> bool:
     """Whether another replica was heard of in the last hour, and has not ended by itself."""
-    heard = (replicas.c.replica_id != replica_id) & (replicas.c.seen_at > now() - _FORGOTTEN)
+    heard = (replicas.c.replica_id != replica_id) & (replicas.c.seen_at > now() - FORGOTTEN)
     return db.execute(select(replicas.c.replica_id).where(heard).limit(1)).scalar() is not None
 
 

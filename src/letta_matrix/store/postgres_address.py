@@ -1,6 +1,7 @@
 """The address of a PostgreSQL server: as `database.url` has it, and as texts show it."""
 
 import re
+from collections.abc import Iterable
 from itertools import zip_longest
 from urllib.parse import unquote
 
@@ -15,13 +16,27 @@ def server_url(configured: str) -> URL:
     """The address that libpq would read, for SQLAlchemy. Raises ValueError for none."""
     parts = _PARTS.fullmatch(configured)
     if parts is None or not ("," in parts[2] or "%" in parts[2]):
-        return make_url(configured)
+        return _joined(make_url(configured))
     # Several servers, and the folder of a socket, it takes in another place.
-    servers = [_server(one) for one in parts[2].split(",")]
-    hosts, ports = (",".join(column) for column in zip(*servers, strict=True))
-    query = {"host": hosts, **({"port": ports} if ports.strip(",") else {})}
+    query = _servers(parts[2].split(","))
     url = make_url(parts[1] + parts[3])
     return url.set(query={**query, **url.query})
+
+
+def _joined(url: URL) -> URL:
+    """The same with several servers as libpq takes them, where SQLAlchemy's form has them: each as
+    a `host=HOST:PORT` behind the `?`."""
+    hosts = url.query.get("host")
+    if not isinstance(hosts, tuple) or not all(map(_SERVER.fullmatch, hosts)):
+        return url
+    servers = _servers(hosts)
+    twice = "port" in servers and "port" in url.query
+    return url if twice else url.update_query_dict(servers)
+
+
+def _servers(written: Iterable[str]) -> dict[str, str]:
+    hosts, ports = (",".join(column) for column in zip(*map(_server, written), strict=True))
+    return {"host": hosts, **({"port": ports} if ports.strip(",") else {})}
 
 
 def _server(written: str) -> tuple[str, str]:

@@ -30,7 +30,7 @@ _DEFAULTS = {
 _ENCODING = {"client_encoding": "utf8"}
 """Without it texts come as bytes where somebody has set another one, for the user, say."""
 
-_SETTINGS = {
+SETTINGS = {
     "letta_matrix.session": "is set up",
     # What the server, the database or the user has else is for other programs.
     "default_transaction_isolation": "read committed",
@@ -45,6 +45,7 @@ _SETTINGS = {
     "tcp_keepalives_count": "2",
     "tcp_user_timeout": "9s",
 }
+"""What is set on each connection."""
 
 
 def parameters_for(url: URL) -> dict[str, str]:
@@ -62,7 +63,7 @@ class PatientConnection(psycopg.Connection[Any]):
     would hold whoever asks for ever."""
 
     patience = 20.0
-    """Seconds without an answer; the server itself gives up earlier, see `_SETTINGS`."""
+    """Seconds without an answer; the server itself gives up earlier, see `SETTINGS`."""
 
     def wait(self, gen: PQGen[Any], interval: float = 0.1, timeout: float | None = None) -> Any:
         try:
@@ -82,15 +83,20 @@ session had been set up before: then a pooler has passed it on."""
 
 def set_up(connection: psycopg.Connection[Any], record: ConnectionPoolEntry) -> None:
     """Make a new connection one of ours; its `info` tells which life of which `server` it is to.
-    Raises StoreUnavailable where the server's session is not ours alone."""
+    Raises StoreUnavailable where the server's session is not ours alone, StoreError where it is of
+    an earlier version than will do."""
+    host, version = connection.info.host, connection.info.server_version
+    if version < faults.OLDEST:
+        # First: it does not know all that is set below.
+        connection.close()
+        raise faults.too_old(f"PostgreSQL at {host}", version)
     connection.adapters.register_dumper(str, _TextDumper)
     *server, mark = connection.execute(_SERVER, prepare=False).fetchone() or (None,)
     if mark:
-        host = connection.info.host
         connection.close()
         raise faults.shared_session(host)
     record.info["server"] = server
-    settings = "; ".join(f"SET {name} = '{value}'" for name, value in _SETTINGS.items())
+    settings = "; ".join(f"SET {name} = '{value}'" for name, value in SETTINGS.items())
     connection.execute(settings.encode(), prepare=False)
 
 

@@ -30,8 +30,7 @@ _BEGIN = "BEGIN; SELECT pg_current_xact_id()::text"
 _SHARE = "SELECT pg_try_advisory_lock_shared(%s)"
 _ALONE = "SELECT pg_try_advisory_lock(%s)"
 _ABOUT = text(
-    "SELECT current_setting('server_version_num')::int AS version, "
-    "current_setting('server_encoding') AS encoding, pg_is_in_recovery() AS follows"
+    "SELECT current_setting('server_encoding') AS encoding, pg_is_in_recovery() AS follows"
 )
 _KEPT = text("SELECT to_regclass('alembic_version') IS NOT NULL")
 _TABLES = text(
@@ -69,16 +68,14 @@ class PostgresEngine:
         self._take = _ALONE if alone else _SHARE
         self.engine.dispose()
 
-    def check(self) -> None:
+    def check(self, *, writes: bool = True) -> None:
         """Raises StoreError: it is of no use."""
         with self._told(), self.reading() as connection:
             about = connection.execute(_ABOUT).one()
             tables = connection.execute(_TABLES).all()
-        if about.version < faults.OLDEST:
-            raise faults.too_old(self.place, about.version)
         if about.encoding != "UTF8":
             raise faults.wrong_encoding(self.place, about.encoding)
-        if about.follows:
+        if writes and about.follows:
             raise faults.read_only(self.place)
         check_tables(
             self.place,

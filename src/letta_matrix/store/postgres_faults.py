@@ -30,7 +30,14 @@ _PRIMARY = (
     "`default_transaction_read_only`"
 )
 _OPTIONS = "correct `database.url`, or the environment's PG... variables"
-_POOLER = "let the pooler keep a connection for each of ours (pgbouncer: `pool_mode = session`)"
+_POOLER = (
+    "let the pooler keep a connection for each of ours, and clear it for who comes next "
+    "(pgbouncer: `pool_mode = session`, `server_reset_query = DISCARD ALL`)"
+)
+_BEHIND = (
+    "see whether PostgreSQL runs behind the pooler, whether that is let in there and has a "
+    "connection left for us (pgbouncer: `pool_size`), and its log"
+)
 _OWN = "name a database of the bridge's own in `database.url`"
 _ROOM = "make room on the server's disk: until then no message is taken"
 _STARTING = "wait until it has started"
@@ -39,7 +46,6 @@ _STOPPING = "start it again, if it does not start by itself"
 # PostgreSQL, "Error Codes": a class of two characters, or the whole code.
 _BY_STATE: Mapping[str, str] = {
     "08": _START,
-    "08P01": _POOLER,
     "28": _WHO,
     "3D000": _DATABASE,
     "25006": _PRIMARY,
@@ -66,6 +72,8 @@ _BY_STATE: Mapping[str, str] = {
     "58": "see whether the server's disk is full, or fails, and its log",
 }
 _DAMAGED = ("XX001", "XX002")
+_POOLERS_OWN = "08P01"
+"""pgbouncer has this code for nearly all that it says itself: only its words tell what is wrong."""
 
 # A connection that does not come about tells no code, only words; in another language than English
 # they say as much as they say.
@@ -74,7 +82,8 @@ _BY_WORDS: tuple[tuple[str, str], ...] = (
     (r"could not translate host|failed to resolve|name or service not known|nodename", _START),
     (r"password|authentication|no pg_hba\.conf entry|role .* does not exist", _WHO),
     (r"database .* does not exist", _DATABASE),
-    (r"pooling mode|unsupported startup parameter", _POOLER),
+    (r"pooling mode|unsupported startup parameter|prepared statement", _POOLER),
+    (r"query_wait_timeout|server login has been failing|server_login_retry", _BEHIND),
     (r"certificate|ssl|tls", _TLS),
     (r"too many (clients|connections)|connection slots are reserved", _CROWDED),
     (r"starting up|not yet accepting|not accepting connections|recovery mode", _STARTING),
@@ -105,10 +114,11 @@ def fault_of(error: BaseException, place: str) -> StoreUnavailable:
 
 
 def _remedy(state: str | None, words: str) -> str:
-    if state is not None:
-        return _BY_STATE.get(state) or _BY_STATE.get(state[:2], "")
+    said = "" if state is None else _BY_STATE.get(state) or _BY_STATE.get(state[:2], "")
+    if state not in (None, _POOLERS_OWN):
+        return said
     return next(
-        (remedy for pattern, remedy in _BY_WORDS if re.search(pattern, words, re.IGNORECASE)), ""
+        (remedy for pattern, remedy in _BY_WORDS if re.search(pattern, words, re.IGNORECASE)), said
     )
 
 

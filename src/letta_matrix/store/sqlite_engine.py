@@ -36,7 +36,7 @@ class SqliteEngine:
         # It is always one's own.
         self._file.take()
 
-    def check(self) -> None:
+    def check(self, *, writes: bool = True) -> None:
         check(self._path)
 
     @contextmanager

@@ -9,6 +9,7 @@ import structlog
 from mautrix.errors import MatrixRequestError, MForbidden
 
 from letta_matrix.common.backoff import Backoff
+from letta_matrix.common.connections.unreached import why_unreached
 from letta_matrix.common.tasks import Tasks
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
@@ -120,6 +121,6 @@ async def _leave(intent: Intent, room_id: str) -> bool:
             await intent.leave(room_id)
         return True
     except (MatrixRequestError, HomeserverUnavailable, TimeoutError) as error:
-        reason = str(error) or "it took too long"
-        log.warning("a room is not left", user=intent.user_id, room=room_id, reason=reason)
+        why = why_unreached(error)
+        log.warning("a room is not left", user=intent.user_id, room=room_id, reason=why)
         return False

@@ -20,7 +20,12 @@ _ABOUT = text(
     "(SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()) AS encrypted, "
     "(SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS super, "
     "coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS makes, "
-    "current_setting('log_statement') IN ('mod', 'all') "
+    # Whatever tells how long a statement took tells the statement.
+    "(current_setting('log_statement') IN ('mod', 'all') "
+    "OR current_setting('log_min_duration_statement') <> '-1' "
+    "OR current_setting('log_transaction_sample_rate') <> '0' "
+    "OR (current_setting('log_min_duration_sample') <> '-1' "
+    "AND current_setting('log_statement_sample_rate') <> '0')) "
     "AND current_setting('log_parameter_max_length') <> '0' AS logs"
 )
 _NOTHING = text("DELETE FROM meta WHERE false")
@@ -53,7 +58,7 @@ async def examine_server(database: Database, host: str) -> tuple[Findings, str |
         # Whether it could be, and nothing else.
         await database.write(lambda db: db.execute(_NOTHING))
     server = Server(**row)
-    if revision != HEAD and not server.makes:
+    if (revision is None or revision < HEAD) and not server.makes:
         raise _makes_nothing()
     return judge_server(server, host, (before + time.time()) / 2), revision
 
@@ -98,8 +103,9 @@ def _logs(server: Server) -> Finding | None:
     if not server.logs:
         return None
     return warning(
-        "the PostgreSQL server writes into its log what the bridge stores (`log_statement`)",
-        "`ALTER DATABASE ... SET log_statement = 'none'`, or let `log_parameter_max_length` be 0",
+        "the PostgreSQL server writes into its log what the bridge stores (`log_statement`, "
+        "`log_min_duration_statement`, or by samples)",
+        "`ALTER DATABASE ... SET log_parameter_max_length = 0`, or end those for this database",
         shows="whoever reads that log reads what people write, and agents' passwords",
     )
 

@@ -14,13 +14,14 @@ from letta_matrix.store.database import Database, StoreError
 async def database_of(config: Config, trouble: str) -> AsyncGenerator[Database]:
     """The database, which the bridge may have open meanwhile. Raises StackError, which begins by
     what is the `trouble`, where it cannot be used."""
-    database = Database(url_of_database(config))
     try:
-        yield database
+        database = Database(url_of_database(config))
+        try:
+            yield database
+        finally:
+            await database.close()
     except StoreError as error:
         raise StackError(f"{trouble}: {error}") from None
-    finally:
-        await database.close()
 
 
 async def rooms_of_agents(config: Config) -> dict[str, str]:
