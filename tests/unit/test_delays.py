@@ -12,6 +12,7 @@ from tests.waiting import Clock, settled, within
 
 from letta_matrix.common.waiting import ended
 from letta_matrix.conversations import notices
+from letta_matrix.conversations.asking import _QUIET
 from letta_matrix.conversations.delays import _AGAIN
 from letta_matrix.runtimes.faults import RuntimeUnavailable
 from letta_matrix.runtimes.protocol import ReasoningDelta, TextDelta, TurnEvent, TurnRequest
@@ -81,6 +82,25 @@ async def test_a_runtime_that_lists_nobody_and_answers_is_not_away(
     assert not hung.is_set()
     assert stage.parts.listings.hangs(stage.runtime.name)
     assert fake.bodies(ROOM) == ["So be it."]
+
+
+async def test_a_turn_that_was_just_begun_is_not_late(
+    stage: Stage,
+    fake: FakeHomeserver,
+    clock: Clock,
+    hung: asyncio.Event,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hold(stage, monkeypatch, "create_conversation", hung)
+    clock.stop()
+    await clock.until(lambda: stage.parts.listings.hangs(stage.runtime.name))
+    asked = clock.now()
+    running = asyncio.create_task(stage.run("hello"))
+    await clock.until(lambda: fake.bodies(ROOM))
+    assert clock.now() - asked >= _QUIET
+    hung.set()
+    await clock.until(running.done)
+    assert fake.bodies(ROOM) == [notices.WAS_AWAY, "echo: hello"]
 
 
 async def test_what_cannot_be_stored_now_is_told_later(
