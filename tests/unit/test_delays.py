@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tests.fake_homeserver import FakeHomeserver
-from tests.scripts import DONE
+from tests.scripts import DONE, until
 from tests.stage import Stage
 from tests.waiting import Clock, settled, within
 
@@ -15,7 +15,13 @@ from letta_matrix.conversations import notices
 from letta_matrix.conversations.asking import _QUIET
 from letta_matrix.conversations.delays import _AGAIN
 from letta_matrix.runtimes.faults import RuntimeUnavailable
-from letta_matrix.runtimes.protocol import ReasoningDelta, TextDelta, TurnEvent, TurnRequest
+from letta_matrix.runtimes.protocol import (
+    ModelRetried,
+    ReasoningDelta,
+    TextDelta,
+    TurnEvent,
+    TurnRequest,
+)
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.turns import Turn, TurnStatus
@@ -172,8 +178,7 @@ async def test_a_finished_answer_is_stored_while_the_homeserver_is_away(
 
     def slow(_request: TurnRequest) -> Iterator[TurnEvent | float]:
         yield ReasoningDelta("0", "Hm.")
-        while not lasts.is_set():
-            yield 0.01
+        yield from until(lasts)
         yield from (TextDelta("0", "So be it."), DONE)
 
     stage.runtime.script = slow
@@ -249,3 +254,27 @@ async def test_an_outage_after_the_turn_went_on_is_told_anew(
     await clock.until(running.done)
     await running
     assert fake.bodies(ROOM) == [notices.WAS_AWAY, notices.WAS_AWAY, "So be it."]
+
+
+async def test_that_its_model_was_asked_again_holds_no_answer_up(
+    stage: Stage, fake: FakeHomeserver, clock: Clock
+) -> None:
+    lasts = asyncio.Event()
+
+    def slow(_request: TurnRequest) -> Iterator[TurnEvent | float]:
+        yield ModelRetried("no credit")
+        yield from until(lasts)
+        yield from (TextDelta("0", "So be it."), DONE)
+
+    stage.runtime.script = slow
+    turn = await stage.turn("hello")
+    clock.stop()
+    running = asyncio.create_task(stage.runner.run(turn, recovered=False))
+    await clock.until(lambda: fake.bodies(ROOM))
+    answers = fake.hold("PUT .*/send/")
+    lasts.set()
+    await clock.until(lambda: turn.status is TurnStatus.REPLYING, step=0.011)
+    answers.set()
+    await clock.until(running.done)
+    await running
+    assert fake.bodies(ROOM) == [notices.WAS_RETRIED, "So be it."]
