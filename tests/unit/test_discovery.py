@@ -291,6 +291,29 @@ async def test_one_that_was_given_up_for_hanging_hangs_when_it_is_asked_again(
     await ended(poll)
 
 
+async def test_one_that_has_answered_late_does_not_hang_when_it_is_asked_again(
+    finder: Finder, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list_agents = finder.runtime.list_agents
+
+    async def late() -> list[AgentInfo]:
+        clock.advance(_SILENCE + 3)
+        return await list_agents()
+
+    async def under_way() -> list[AgentInfo]:
+        await asyncio.Event().wait()
+        return []
+
+    clock.stop()
+    monkeypatch.setattr(finder.runtime, "list_agents", late)
+    assert await finder.discovery._attempt()
+    monkeypatch.setattr(finder.runtime, "list_agents", under_way)
+    poll = asyncio.create_task(finder.poll())
+    await settled(poll)
+    assert not finder.discovery.hangs
+    await ended(poll)
+
+
 async def test_other_runtimes_agents_are_none_of_its_business(finder: Finder) -> None:
     await finder.directory.reserve([agent(1, runtime="other")])
     await finder.poll(5)

@@ -13,7 +13,6 @@ from tests.scripts import DONE, FOR_EVER
 from tests.stage import Stage
 from tests.waiting import Clock, eventually, settled, within
 
-from letta_matrix.common.waiting import ended
 from letta_matrix.conversations import notices, turn_runner
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.runtimes.faults import (
@@ -30,7 +29,6 @@ from letta_matrix.runtimes.memory import Answer, MemoryRuntime, echo
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
     ImagesDropped,
-    ReasoningDelta,
     SaveTurnState,
     TextDelta,
     TurnEvent,
@@ -221,67 +219,6 @@ async def test_a_runtime_that_is_away_for_long(
     stage.runtime.available = True
     await clock.until(running.done, step=2)
     assert fake.bodies(ROOM) == [notices.WAS_AWAY, "echo: hello"]
-
-
-@pytest.fixture
-async def hung(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[asyncio.Event]:
-    """A runtime whose listing, under way, is answered only once this is set."""
-    answers = asyncio.Event()
-    hold(stage, monkeypatch, "list_agents", answers)
-    (discovery,) = stage.parts.listings.discoveries
-    listing = asyncio.create_task(discovery.poll())
-    yield answers
-    await ended(listing)
-
-
-def hold(stage: Stage, monkeypatch: pytest.MonkeyPatch, name: str, answers: asyncio.Event) -> None:
-    """Let the runtime answer a kind of request only once `answers` is set."""
-    method = getattr(stage.runtime, name)
-
-    async def hanging(*args: Any) -> Any:
-        await answers.wait()
-        return await method(*args)
-
-    monkeypatch.setattr(stage.runtime, name, hanging)
-
-
-async def test_a_runtime_that_hangs_is_told_of_before_anything_fails(
-    stage: Stage,
-    fake: FakeHomeserver,
-    clock: Clock,
-    hung: asyncio.Event,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    hold(stage, monkeypatch, "create_conversation", hung)
-    clock.stop()
-    asked = clock.now()
-    running = asyncio.create_task(stage.run("hello"))
-    await clock.until(lambda: fake.bodies(ROOM))
-    assert clock.now() - asked <= 15
-    later = clock.now() + 60
-    await clock.until(lambda: clock.now() > later)
-    assert fake.bodies(ROOM) == [notices.UNAVAILABLE]
-    assert len(fake.messages(ROOM)) == 1
-    hung.set()
-    await clock.until(running.done)
-    assert fake.bodies(ROOM) == [notices.WAS_AWAY, "echo: hello"]
-
-
-async def test_a_runtime_that_lists_nobody_and_answers_is_not_away(
-    stage: Stage, fake: FakeHomeserver, clock: Clock, hung: asyncio.Event
-) -> None:
-    def slow(_request: TurnRequest) -> Iterator[TurnEvent | float]:
-        for _ in range(8):
-            yield 5.0
-            yield ReasoningDelta("0", "Hm.")
-        yield from (TextDelta("0", "So be it."), DONE)
-
-    stage.runtime.script = slow
-    clock.stop()
-    await clock.through(stage.run("hello"))
-    assert not hung.is_set()
-    assert stage.parts.listings.hangs(stage.runtime.name)
-    assert fake.bodies(ROOM) == ["So be it."]
 
 
 async def test_a_short_absence_is_not_worth_a_word(

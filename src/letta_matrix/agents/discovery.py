@@ -125,8 +125,7 @@ class Discovery:
 
     @property
     def hangs(self) -> bool:
-        """Whether it is asked and does not answer, nor did when it was asked before, if that is
-        so long."""
+        """Whether it is asked and does not answer: for so long, or after it was given up so."""
         return self._asked_at is not None and (self._hung or self._is_late)
 
     @property
@@ -156,8 +155,12 @@ class Discovery:
         try:
             with self.calls.timed(self._runtime.name):
                 listing = await self._runtime.list_agents()
+            self._hung = False
+        except RuntimeFault:
+            self._hung = self._is_late
+            raise
         finally:
-            self._hung, self._asked_at = self._is_late, None
+            self._asked_at = None
         known = {
             agent.agent_id: agent
             for agent in self._directory.all()

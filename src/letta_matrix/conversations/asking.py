@@ -78,12 +78,14 @@ class Asking:
 
     async def ask(self, run: Run, runtime: AgentRuntime) -> End:
         """Ask the runtime, or follow what an earlier try has asked it, to the end."""
+        asked_at = clock.now()
 
         def hangs() -> bool:
             # Listings may be all that hangs, and who waits for a person needs no answer.
-            heard = run.watchdog.ran_since(clock.now() - _QUIET)
-            waits = heard or self._approvals.waits(run.turn.turn_id)
-            return not waits and self._hangs(runtime.name)
+            since = clock.now() - _QUIET
+            is_quiet = asked_at <= since and not run.watchdog.ran_since(since)
+            is_awaited = is_quiet and not self._approvals.waits(run.turn.turn_id)
+            return is_awaited and self._hangs(runtime.name)
 
         async with run.delays.telling_silence(hangs):
             return await self._ask(run, runtime)

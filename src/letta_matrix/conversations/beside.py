@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection
 
 from letta_matrix.common.parts import part
+from letta_matrix.common.waiting import ended
 from letta_matrix.conversations.reply_events import ReplyEvents, plain_words
 from letta_matrix.conversations.reply_outbox import ReplyOutbox, is_settled
 from letta_matrix.conversations.reply_text import Break
@@ -23,6 +24,8 @@ class Beside:
 
     def __post_init__(self) -> None:
         self._posting = asyncio.Lock()
+        # Held while something is stored: cut short, it would be there and unknown here.
+        self._storing = asyncio.Lock()
         self._closing: list[tuple[OutboxKind, str, str]] = []
 
     async def notify(self, key: str, notice: str) -> None:
@@ -53,7 +56,8 @@ class Beside:
                     kind, key, markdown, after=after, pings=pings, is_open=is_open
                 )
                 statements = [statement(cause) for statement in also]
-                await self._owed.freeze([entry], statements)
+                async with self._storing:
+                    await self._owed.freeze([entry], statements)
             if not is_settled(entry):
                 await self._owed.send(entry)
         return entry
@@ -67,15 +71,31 @@ class Beside:
         async with self._posting:
             if entry.event_id is None or self._owed.withdrawn or _says(entry, markdown):
                 return
-            update = self.events.update(entry.kind, key, entry.event_id, markdown)
-            if self._owed.known(update.txn_id) is None:
-                await self._owed.freeze([update])
+            made = self.events.update(entry.kind, key, entry.event_id, markdown)
+            if (update := self._owed.known(made.txn_id)) is None:
+                update = made
+                async with self._storing:
+                    await self._owed.freeze([update])
+            if not is_settled(update):
                 await self._owed.send(update)
 
     async def rewrite_posted(self, kind: OutboxKind, key: str, markdown: str) -> None:
         """Edit, for good, what `post` sent under a key, if it did."""
         if (entry := self.posted(kind, key)) is not None:
             await self.rewrite(entry, key, markdown)
+
+    def rewrite_at_end(self, kind: OutboxKind, key: str, markdown: str) -> None:
+        """As `rewrite_posted`, with the reply's end: frozen with it and sent after it."""
+        if self.posted(kind, key) is not None and not self._owed.withdrawn:
+            self.post_at_end(kind, key, markdown)
+
+    async def cut_short(self, *tasks: asyncio.Task[None]) -> None:
+        """End tasks that post and rewrite, also while they wait for the homeserver: what they have
+        stored is sent with the reply's end."""
+        async with self._storing:
+            for task in tasks:
+                task.cancel()
+        await ended(*tasks)
 
     async def rewrite_interim(self, entry: OutboxEntry, markdown: str) -> None:
         """Edit what `post` sent for now, in the budget of interim edits; may be left out."""
@@ -94,6 +114,10 @@ class Beside:
     def posted(self, kind: OutboxKind, key: str) -> OutboxEntry | None:
         """What `post` has sent under this key."""
         return self._owed.known(self.txn(kind, key))
+
+    def is_over(self, kind: OutboxKind, key: str) -> bool:
+        """Whether what `post` sent under this key was rewritten, for good."""
+        return self._owed.known(self.events.txn(OutboxKind.UPDATE, kind, key)) is not None
 
     def stands_last(self, kind: OutboxKind, key: str) -> bool:
         """Whether no words of the reply have begun below what `post` sent under this key."""

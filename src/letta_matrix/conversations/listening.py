@@ -182,7 +182,7 @@ class Listener:
         async for event in events:
             self.run.watchdog.heard()
             if self.run.delays.are_told:
-                await self.run.delays.take_back()
+                self.run.delays.take_back()
             if isinstance(event, TurnFinished):
                 self._learn(event)
                 return finished(event, self.text.end(), sure=self.runtime.capabilities.cancel)

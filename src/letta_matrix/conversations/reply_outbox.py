@@ -60,9 +60,10 @@ class ReplyOutbox:
         self.entries += entries
 
     async def settle(self) -> None:
-        """Send what is owed so far."""
+        """Send what is owed so far, but for edits of what stands beside the text: nothing that
+        follows needs them."""
         for entry in self.entries:
-            if not is_settled(entry):
+            if not is_settled(entry) and entry.kind is not OutboxKind.UPDATE:
                 await self.send(entry)
 
     async def send(self, entry: OutboxEntry) -> None:

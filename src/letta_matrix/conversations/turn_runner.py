@@ -214,8 +214,8 @@ class TurnRunner:
             elif end.notice in _QUIET_ENDS and await self._is_deleted(turn):
                 end = End(end.text, None, end.outcome)
             await activity.finish()
-            await run.delays.take_back()
-            await reply.beside.rewrite_posted(OutboxKind.OFFER, RETRIED, notices.WAS_RETRIED)
+            await run.delays.end()
+            reply.beside.rewrite_at_end(OutboxKind.OFFER, RETRIED, notices.WAS_RETRIED)
             await self._approvals.ended(turn, reply, recovered=recovered)
             await self._tools.ended(turn.turn_id)
             reply.events.mentionable = await self._mentionable(turn, agent)
@@ -226,6 +226,7 @@ class TurnRunner:
         finally:
             del self._running[turn.turn_id]
             activity.close()
+            await run.delays.stop()
 
     async def _is_deleted(self, turn: Turn) -> bool:
         """Whether whoever asked has deleted all that was asked."""
