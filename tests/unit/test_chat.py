@@ -20,6 +20,7 @@ from letta_matrix.matrix.content import MORE, edit_content, text_content
 from letta_matrix.matrix.reactions import ALLOW, ALWAYS, DENY
 
 AGENT = "@agent_1:localhost"
+BOT = "@letta:localhost"
 MARK = {"agent_id": "agent-1", "in_reply_to": "$q"}
 ASKS = f"May I run `Bash`? {ALLOW} {DENY}"
 ASKS_ALWAYS = f"{ASKS} {ALWAYS}"
@@ -255,6 +256,7 @@ class Client:
         self._more = asyncio.Event()
         self.said: list[tuple[str, str]] = []
         self.read_up_to: list[str] = []
+        self.joined = [AGENT, BOT, "@you:test"]
 
     def add(self, *events: dict[str, Any]) -> None:
         self._answers.append(list(events))
@@ -274,6 +276,9 @@ class Client:
 
     async def read(self, room_id: str, event_id: str) -> None:
         self.read_up_to.append(event_id)
+
+    async def members(self, room_id: str) -> list[str]:
+        return self.joined
 
     async def news(self, room_id: str, timeout: float) -> list[dict[str, Any]]:
         if not self._answers:
@@ -332,7 +337,7 @@ class Keys:
 
 
 def _session(client: Client, keys: Keys | None = None, timeout: float = 5.0) -> Session:
-    return Session(client, "!room", "Ada", PlainView(), keys, timeout)  # pyright: ignore[reportArgumentType]
+    return Session(client, "!room", "Ada", PlainView(), keys, timeout, bot=BOT)  # pyright: ignore[reportArgumentType]
 
 
 async def _chat(clock: Clock, client: Client, timeout: float = 5.0) -> float:
@@ -452,6 +457,18 @@ async def test_what_was_shown_to_a_person_counts_as_read_and_nothing_else(clock:
     script = Client([_text("$1", "Done.")])
     await clock.through(_say(script, 5))
     assert script.read_up_to == []
+
+
+async def test_what_others_said_meanwhile_does_not_count_as_read(clock: Clock) -> None:
+    client, keys = Client([_text("$1", "Done.")]), Keys(is_terminal=True)
+    client.joined.append("@bob:test")
+    exchange = Exchange(_session(client, keys), Transcript(AGENT, "$q"))
+    await clock.through(exchange.run())
+    assert client.read_up_to == []
+    client.joined.remove("@bob:test")
+    client.add(_text("$1", "Done."))
+    await clock.through(Exchange(_session(client, keys), Transcript(AGENT, "$q")).run())
+    assert client.read_up_to == ["$1"]
 
 
 async def test_a_half_meant_always_is_asked_again(
