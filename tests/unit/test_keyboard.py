@@ -99,7 +99,8 @@ async def test_what_is_typed_shows_only_while_a_line_is_waited_for(
         os.write(far, b"it\n")
         assert await within(line) == "half of it"
         assert _echoed(far) == "it\r\n"
-        os.write(far, b"unseen")
+        os.write(far, b"unseen\n")
+        await eventually(lambda: select.select([keyboard._descriptor], [], [], 0)[0])
         assert _echoed(far) == ""
     assert termios.tcgetattr(far) == before
 
