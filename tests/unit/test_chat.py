@@ -1,12 +1,13 @@
 """`letta-matrix chat`: what an agent's events show, and what the person is asked meanwhile."""
 
 import asyncio
+import signal
 from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
 import pytest
-from tests.waiting import Clock, eventually, settled
+from tests.waiting import Clock, eventually, settled, within
 
 from letta_matrix.cli.conversation import Conversation
 from letta_matrix.cli.decisions import Decision, asking, decided, said_plainly
@@ -299,6 +300,7 @@ class Keys:
         self.is_terminal = is_terminal
         self.ended = False
         self.aside: list[str] = []
+        self.resumptions = 0
         self._lines: asyncio.Queue[str | None] = asyncio.Queue()
         self.type(*lines)
 
@@ -330,6 +332,9 @@ class Keys:
 
     def listen(self) -> None:
         pass
+
+    def resumed(self) -> None:
+        self.resumptions += 1
 
     def set_aside(self) -> None:
         while self.is_terminal and not self._lines.empty():
@@ -523,6 +528,25 @@ async def test_a_script_does_not_wait_for_a_question(clock: Clock, line: str | N
     with pytest.raises(Failure, match=said):
         await Conversation(_session(client, keys), AGENT).run(None)
     assert client.said == [("use Bash: touch x", "")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+async def test_whatever_ends_it_ends_it_in_order(number: signal.Signals) -> None:
+    """So that the terminal is left as it was."""
+    client, keys = Client(), Keys(is_terminal=True)
+    unmet = list[int]()
+    before = signal.signal(number, lambda met, _: unmet.append(met))
+    try:
+        chatting = asyncio.create_task(Conversation(_session(client, keys), AGENT).run("hello"))
+        await eventually(lambda: client.said)
+        signal.raise_signal(signal.SIGCONT)
+        await eventually(lambda: keys.resumptions)
+        signal.raise_signal(number)
+        assert unmet == []
+        with pytest.raises(asyncio.CancelledError):
+            await within(chatting)
+    finally:
+        signal.signal(number, before)
 
 
 async def test_ctrl_c_offers_to_stop_and_the_second_leaves(
