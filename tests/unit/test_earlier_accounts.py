@@ -202,6 +202,7 @@ async def test_of_persons_whose_user_ids_are_ours(site: Site) -> None:
     forged = {"body": "hi", MARKER: {"turn_id": "turn-1", "txn": "lm", "agent_id": "bob"}}
     with capture_logs() as logs:
         accounts.heard(message(sender="@agent_bob:test", content=forged))
+        assert accounts.troubles
         accounts.heard(message(sender="@agent_bob:test"))
     assert len(logs) == 1
     (line,) = accounts.troubles
