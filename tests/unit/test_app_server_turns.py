@@ -136,7 +136,8 @@ def test_a_slow_model_has_begun_before_its_first_word() -> None:
 
 def test_tools_and_approvals_are_told_once() -> None:
     call = {"tool_call_id": "c1", "name": "Bash", "arguments": '{"command":"ls"}'}
-    request = {"subtype": "can_use_tool", "tool_name": "Bash", "input": {"command": "ls"}}
+    asked = {"tool_name": "Bash", "tool_call_id": "c1", "input": {"command": "ls"}}
+    request = {"subtype": "can_use_tool", **asked}
     returned = delta("tool_return_message", tool_call_id="c1", status="success", tool_return="done")
     control: Json = {"type": "control_request", "request_id": "perm-c1", "request": request}
     events = read(
@@ -151,7 +152,7 @@ def test_tools_and_approvals_are_told_once() -> None:
     )
     assert events == [
         TurnStarted("r1"),
-        ApprovalRequested("perm-c1", "Bash", {"command": "ls"}),
+        ApprovalRequested("perm-c1", "Bash", {"command": "ls"}, call_id="c1"),
         ToolStarted("c1", "Bash", "{}"),
         ToolReturned("c1", True, "done"),
     ]

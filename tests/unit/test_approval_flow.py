@@ -367,6 +367,30 @@ async def test_a_denied_call_is_told_by_its_question_and_is_no_tool_in_use(
     assert sum(one.startswith(tap) for one in asking.fake.bodies(ROOM)) == 1
 
 
+@pytest.mark.parametrize("call_id", ["c", ""])
+@pytest.mark.parametrize("tool", ["Bash", "Read"])
+async def test_what_only_prints_a_denial_is_a_tool_in_use(
+    asking: Stage, call_id: str, tool: str
+) -> None:
+    """Nobody hides what has run by repeating what a denied call was told."""
+
+    def script(_: TurnRequest) -> Generator[TurnEvent | float, Answer | None]:
+        answer = yield ApprovalRequested("a", "Bash", {"command": "ls"}, call_id=call_id)
+        denial = "" if answer is None else answer.message
+        yield ToolStarted("c", "Bash", '{"command": "ls"}')
+        yield ToolReturned("c", False, denial)
+        yield ToolStarted("d", tool, '{"command": "wipe"}')
+        yield ToolReturned("d", False, f"wiped. {denial}")
+        yield TextDelta("0", "I may not.")
+        yield TurnFinished(StopReason.END_TURN)
+
+    asking.runtime.script = script
+    await asking.tell(reaction(await question(asking), "❌"))
+    (trace,) = [one for one in asking.fake.bodies(ROOM) if one.startswith("🔧")]
+    assert trace.startswith("🔧 1 tool")
+    assert "wiped." in trace
+
+
 @pytest.mark.parametrize("target", ["question", "message"])
 async def test_a_stop_sign_ends_it(asking: Stage, target: str) -> None:
     event = message("look")

@@ -1,12 +1,13 @@
 """`letta-matrix chat`: what an agent's events show, and what the person is asked meanwhile."""
 
 import asyncio
+import signal
 from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
 import pytest
-from tests.waiting import Clock, eventually, settled
+from tests.waiting import Clock, eventually, settled, within
 
 from letta_matrix.cli.conversation import Conversation
 from letta_matrix.cli.decisions import Decision, asking, decided, said_plainly
@@ -20,6 +21,7 @@ from letta_matrix.matrix.content import MORE, edit_content, text_content
 from letta_matrix.matrix.reactions import ALLOW, ALWAYS, DENY
 
 AGENT = "@agent_1:localhost"
+BOT = "@letta:localhost"
 MARK = {"agent_id": "agent-1", "in_reply_to": "$q"}
 ASKS = f"May I run `Bash`? {ALLOW} {DENY}"
 ASKS_ALWAYS = f"{ASKS} {ALWAYS}"
@@ -255,6 +257,7 @@ class Client:
         self._more = asyncio.Event()
         self.said: list[tuple[str, str]] = []
         self.read_up_to: list[str] = []
+        self.joined = [AGENT, BOT, "@you:test"]
 
     def add(self, *events: dict[str, Any]) -> None:
         self._answers.append(list(events))
@@ -275,6 +278,9 @@ class Client:
     async def read(self, room_id: str, event_id: str) -> None:
         self.read_up_to.append(event_id)
 
+    async def members(self, room_id: str) -> list[str]:
+        return self.joined
+
     async def news(self, room_id: str, timeout: float) -> list[dict[str, Any]]:
         if not self._answers:
             self._more.clear()
@@ -294,6 +300,7 @@ class Keys:
         self.is_terminal = is_terminal
         self.ended = False
         self.aside: list[str] = []
+        self.resumptions = 0
         self._lines: asyncio.Queue[str | None] = asyncio.Queue()
         self.type(*lines)
 
@@ -326,13 +333,16 @@ class Keys:
     def listen(self) -> None:
         pass
 
+    def resumed(self) -> None:
+        self.resumptions += 1
+
     def set_aside(self) -> None:
         while self.is_terminal and not self._lines.empty():
             self.aside.append(str(self._lines.get_nowait()))
 
 
 def _session(client: Client, keys: Keys | None = None, timeout: float = 5.0) -> Session:
-    return Session(client, "!room", "Ada", PlainView(), keys, timeout)  # pyright: ignore[reportArgumentType]
+    return Session(client, "!room", "Ada", PlainView(), keys, timeout, bot=BOT)  # pyright: ignore[reportArgumentType]
 
 
 async def _chat(clock: Clock, client: Client, timeout: float = 5.0) -> float:
@@ -454,6 +464,18 @@ async def test_what_was_shown_to_a_person_counts_as_read_and_nothing_else(clock:
     assert script.read_up_to == []
 
 
+async def test_what_others_said_meanwhile_does_not_count_as_read(clock: Clock) -> None:
+    client, keys = Client([_text("$1", "Done.")]), Keys(is_terminal=True)
+    client.joined.append("@bob:test")
+    exchange = Exchange(_session(client, keys), Transcript(AGENT, "$q"))
+    await clock.through(exchange.run())
+    assert client.read_up_to == []
+    client.joined.remove("@bob:test")
+    client.add(_text("$1", "Done."))
+    await clock.through(Exchange(_session(client, keys), Transcript(AGENT, "$q")).run())
+    assert client.read_up_to == ["$1"]
+
+
 async def test_a_half_meant_always_is_asked_again(
     clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -506,6 +528,25 @@ async def test_a_script_does_not_wait_for_a_question(clock: Clock, line: str | N
     with pytest.raises(Failure, match=said):
         await Conversation(_session(client, keys), AGENT).run(None)
     assert client.said == [("use Bash: touch x", "")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+async def test_whatever_ends_it_ends_it_in_order(number: signal.Signals) -> None:
+    """So that the terminal is left as it was."""
+    client, keys = Client(), Keys(is_terminal=True)
+    unmet = list[int]()
+    before = signal.signal(number, lambda met, _: unmet.append(met))
+    try:
+        chatting = asyncio.create_task(Conversation(_session(client, keys), AGENT).run("hello"))
+        await eventually(lambda: client.said)
+        signal.raise_signal(signal.SIGCONT)
+        await eventually(lambda: keys.resumptions)
+        signal.raise_signal(number)
+        assert unmet == []
+        with pytest.raises(asyncio.CancelledError):
+            await within(chatting)
+    finally:
+        signal.signal(number, before)
 
 
 async def test_ctrl_c_offers_to_stop_and_the_second_leaves(

@@ -14,8 +14,10 @@ from letta_matrix.agents.earlier_accounts import AccountTaken, EarlierAccounts
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
+from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database
+from letta_matrix.store.turns import turn_id_of
 
 
 @pytest.fixture
@@ -193,10 +195,14 @@ async def test_of_persons_whose_user_ids_are_ours(site: Site) -> None:
         accounts.heard(message(sender=sender))
     joined = invite("@agent_bob:test", "!1:test", sender="@agent_bob:test")
     accounts.heard({**joined, "content": {"membership": "join"}})
-    accounts.heard(message(sender="@agent_bob:test", content={"body": "hi", MARKER: {"a": "b"}}))
+    for marker in ({"turn_id": turn_id_of("$1", "agent-1")}, {"txn": txn_id("$1")}):
+        content = {"body": "hi", MARKER: marker}
+        accounts.heard(message(sender="@agent_bob:test", content=content))
     assert accounts.troubles == []
+    forged = {"body": "hi", MARKER: {"turn_id": "turn-1", "txn": "lm", "agent_id": "bob"}}
     with capture_logs() as logs:
-        accounts.heard(message(sender="@agent_bob:test"))
+        accounts.heard(message(sender="@agent_bob:test", content=forged))
+        assert accounts.troubles
         accounts.heard(message(sender="@agent_bob:test"))
     assert len(logs) == 1
     (line,) = accounts.troubles

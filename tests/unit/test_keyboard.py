@@ -99,8 +99,26 @@ async def test_what_is_typed_shows_only_while_a_line_is_waited_for(
         os.write(far, b"it\n")
         assert await within(line) == "half of it"
         assert _echoed(far) == "it\r\n"
-        os.write(far, b"unseen")
+        os.write(far, b"unseen\n")
+        await eventually(lambda: select.select([keyboard._descriptor], [], [], 0)[0])
         assert _echoed(far) == ""
+    assert termios.tcgetattr(far) == before
+
+
+async def test_what_a_shell_has_set_meanwhile_is_as_before_once_the_program_goes_on(
+    terminal: tuple[int, Keyboard],
+) -> None:
+    far, keyboard = terminal
+    before = termios.tcgetattr(far)
+    with keyboard.held():
+        for set_anew in (lambda: None, keyboard.listen):
+            set_anew()
+            held = termios.tcgetattr(far)
+            assert held != before
+            termios.tcsetattr(far, termios.TCSANOW, before)
+            keyboard.resumed()
+            assert termios.tcgetattr(far) == held
+    keyboard.resumed()
     assert termios.tcgetattr(far) == before
 
 

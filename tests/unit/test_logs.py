@@ -168,3 +168,18 @@ def test_what_tells_by_itself_what_is_wrong_has_no_stack(
     output = capsys.readouterr().err
     assert output.count("\n") == 2
     assert output.count("another replica has taken over") == 2
+
+
+def test_what_is_being_handled_has_no_stack_either_and_a_reason_stays(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure_logging(Logging())
+    try:
+        raise LeaseLost
+    except LeaseLost as error:
+        structlog.get_logger().exception("not done")
+        structlog.get_logger().error("not kept", reason="the disk", exc_info=error)
+    first, second = capsys.readouterr().err.splitlines()
+    assert "another replica has taken over" in first
+    assert "the disk" in second
+    assert "another replica" not in second

@@ -145,3 +145,20 @@ def test_several_addresses_were_tried() -> None:
         "nothing listens there"
     )
     assert why_unreached(OSError("odd\nthings")) == "odd things"
+
+
+@pytest.mark.parametrize("password", ["secret", "s@cret"])
+def test_a_password_in_an_address_is_not_repeated(password: str) -> None:
+    said = why_unreached(aiohttp.InvalidURL(f"http://user:{password}@x y"))
+    assert said == "http://x y"
+    assert why_unreached(ValueError("no such user: a@b")) == "no such user: a@b"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("its discovery document is of another issuer", ""), ("", "no answer came in time")],
+)
+def test_what_was_handled_before_is_told_only_where_nothing_else_is(text: str, said: str) -> None:
+    error = ValueError(text)
+    error.__context__ = TimeoutError()
+    assert why_unreached(error) == (said or text)

@@ -6,6 +6,7 @@ An account that we made ourselves has neither (spec: Application Service API, Se
 permissions).
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,8 @@ log = structlog.get_logger()
 _NOBODY = "=.nobody"
 """Ends a user id of our namespace that nobody has: `ghost_localpart` makes none like that."""
 _WRITTEN = ("m.room.message", "m.room.encrypted")
+_OUR_ID = re.compile(r"turn-[0-9a-f]{24}|lm[0-9a-f]{32}", re.ASCII)
+"""What `turn_id_of` and `txn_id` make."""
 _MOST = 20
 """Accounts that are named one by one."""
 
@@ -60,8 +63,12 @@ class EarlierAccounts:
 
     def heard(self, event: Mapping[str, Any]) -> None:
         """Somebody sent an event: a person whose user id is one of ours is never answered. What
-        an agent said that another database of ours knew is marked."""
-        writes = event.get("type") in _WRITTEN and not Event(event).marker
+        an agent said that another database of ours knew is marked with ids that we make.
+
+        That keeps apart whom nothing is the matter with, and no more: whoever copies the mark of a
+        message of ours stays out of `troubles`, and is answered as little.
+        """
+        writes = event.get("type") in _WRITTEN and not _is_marked(Event(event).marker)
         if writes and isinstance(sender := event.get("sender"), str):
             self._person(sender, "writes to agents, who do not answer")
 
@@ -177,6 +184,10 @@ class EarlierAccounts:
     def _tell(self, user_id: str, text: str) -> None:
         self._found[user_id] = text
         log.warning("an account of ours is somebody else's", user=user_id, reason=text)
+
+
+def _is_marked(marker: Mapping[str, Any]) -> bool:
+    return any(_OUR_ID.fullmatch(str(marker.get(name, ""))) for name in ("turn_id", "txn"))
 
 
 async def _sessions(intent: Intent) -> int:

@@ -112,9 +112,11 @@ def _without_stack(_logger: object, _name: str, line: Any) -> Any:
     """A processor: what tells by itself what is wrong, and what to do, is no defect of ours, so
     that nobody needs to know where it came up."""
     error = line.get("exc_info")
+    if error is True:
+        error = sys.exc_info()[1]
     if isinstance(getattr(error, "trouble", None), Trouble):
         del line["exc_info"]
-        line["reason"] = str(error)
+        line.setdefault("reason", str(error))
     return line
 
 

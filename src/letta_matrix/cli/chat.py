@@ -14,6 +14,7 @@ from letta_matrix.cli.options import DataOption, above_zero, data_directory
 
 if TYPE_CHECKING:
     from letta_matrix.cli.views import View
+    from letta_matrix.config import Config
     from letta_matrix.store.agents import Agent
 
 
@@ -44,12 +45,14 @@ async def _chat(data: Path | None, wanted: str, message: str | None, timeout: fl
     from letta_matrix.cli.exchange import Session
     from letta_matrix.cli.keyboard import Keyboard
     from letta_matrix.cli.matrix_client import MatrixClient
+    from letta_matrix.config import load_config
     from letta_matrix.stack.bridge_config import known_synapse
     from letta_matrix.stack.state import read_state
 
     directory = data_directory(data)
     state = read_state(directory)
-    agent = await _find(directory, wanted)
+    settings = load_config(directory / "config.yaml")
+    agent = await _find(settings, wanted)
     if agent.room_id is None:
         raise Failure(f"{agent.name} has no room yet; wait a moment")
     keyboard = Keyboard()
@@ -59,7 +62,8 @@ async def _chat(data: Path | None, wanted: str, message: str | None, timeout: fl
     async with MatrixClient(url, *human_of(state), known_synapse(directory, url)) as client:
         options = () if data is None else ("--data", str(data))
         who = agent.room_id, agent.name
-        session = Session(client, *who, _view(agent.name), typed, timeout, options)
+        seen = _view(agent.name), typed, timeout, options
+        session = Session(client, *who, *seen, settings.bot_user_id)
         await Conversation(session, agent.user_id).run(message)
 
 
@@ -73,12 +77,11 @@ def _view(agent: str) -> "View":
     return PlainView()
 
 
-async def _find(directory: Path, wanted: str) -> "Agent":
+async def _find(settings: "Config", wanted: str) -> "Agent":
     from letta_matrix.cli.database import load_agents
-    from letta_matrix.config import load_config
     from letta_matrix.store.agents import meant
 
-    agents = await load_agents(load_config(directory / "config.yaml"))
+    agents = await load_agents(settings)
     matching = meant(wanted, agents)
     if len(matching) == 1:
         return matching[0]

@@ -82,8 +82,10 @@ class Conversation:
 
     @contextmanager
     def _interruptible(self) -> Generator[None]:
-        """Ctrl-C of a person is for the exchange that is going on; elsewhere it leaves."""
-        if not self._session.is_with_person:
+        """Ctrl-C of a person is for the exchange that is going on; elsewhere it leaves, as other
+        signals to end do everywhere: the terminal is left as it was."""
+        keyboard = self._session.keyboard
+        if keyboard is None or not keyboard.is_terminal:
             yield
             return
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
@@ -95,8 +97,16 @@ class Conversation:
                 self._session.view.withdraw()
                 task.cancel()
 
-        loop.add_signal_handler(signal.SIGINT, interrupted)
+        def ended() -> None:
+            if task is not None:
+                task.cancel()
+
+        handlers = {signal.SIGINT: interrupted, signal.SIGCONT: keyboard.resumed}
+        handlers |= dict.fromkeys((signal.SIGTERM, signal.SIGHUP), ended)
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)
         try:
             yield
         finally:
-            loop.remove_signal_handler(signal.SIGINT)
+            for number in handlers:
+                loop.remove_signal_handler(number)

@@ -14,6 +14,7 @@ from letta_matrix.cli.keyboard import Keyboard
 from letta_matrix.cli.transcript import Question, Transcript, Update
 from letta_matrix.cli.views import View
 from letta_matrix.common import clock
+from letta_matrix.common.identifiers import persons
 from letta_matrix.common.program import typed
 from letta_matrix.common.waiting import ended
 from letta_matrix.matrix.content import reply_relation
@@ -37,7 +38,8 @@ class Left(Exception):
 @dataclass(frozen=True, slots=True)
 class Session:
     """Somebody who talks with an agent in a room. `keyboard` is None where nothing is typed,
-    `timeout` is in seconds of silence, `options` are what the command was given."""
+    `timeout` is in seconds of silence, `options` are what the command was given, `bot` is the
+    bridge's own user."""
 
     client: "MatrixClient"
     room_id: str
@@ -46,6 +48,7 @@ class Session:
     keyboard: Keyboard | None
     timeout: float
     options: Sequence[str] = ()
+    bot: str = ""
 
     def typed(self, *message: str) -> str:
         """The command that says something to the same agent."""
@@ -194,12 +197,16 @@ class Exchange:
             await self._show_as_read()
 
     async def _show_as_read(self) -> None:
-        """Let other clients know what the person has seen here."""
-        newest = self._transcript.newest
-        if newest != self._read_up_to and self._session.is_with_person:
-            self._read_up_to = newest
-            with suppress(Failure):  # it is unread there, and nothing else
-                await self._session.client.read(self._session.room_id, newest)
+        """Let other clients know what the person has seen here; not where others talk too: what
+        they said before it is not shown here, and would count as read with it."""
+        session, newest = self._session, self._transcript.newest
+        if newest == self._read_up_to or not session.is_with_person:
+            return
+        self._read_up_to = newest
+        with suppress(Failure):  # it is unread there, and nothing else
+            members = await session.client.members(session.room_id)
+            if len(persons(members, session.bot)) <= 1:
+                await session.client.read(session.room_id, newest)
 
     async def _read_no_more(self) -> None:
         task, keyboard = self._reading, self._session.keyboard

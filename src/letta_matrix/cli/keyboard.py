@@ -27,6 +27,7 @@ class Keyboard:
         self._rest = b""
         self._ahead: deque[str] = deque()
         self._held = False
+        self._shows = False
 
     @property
     def has_line(self) -> bool:
@@ -48,16 +49,20 @@ class Keyboard:
             yield
             return
         before, when = termios.tcgetattr(self._descriptor), termios.TCSAFLUSH
-        self._set(termios.NOFLSH, on=True)
-        self._set(termios.ECHO, on=False)
         self._held = True
+        self._hold()
         try:
             yield
             when = termios.TCSANOW
         finally:
-            self._held = False
+            self._held = self._shows = False
             with suppress(termios.error):  # the terminal has gone
                 termios.tcsetattr(self._descriptor, when, before)
+
+    def resumed(self) -> None:
+        """The program goes on after it was stopped: meanwhile a shell has set the terminal."""
+        if self._held and self._is_ours:
+            self._hold()
 
     def listen(self) -> None:
         """Let show what is typed from now on, until a line is read; what was typed before is taken
@@ -66,6 +71,7 @@ class Keyboard:
 
         if self._held and not self.ended:
             self._take_in()
+            self._shows = True
             self._set(termios.ECHO, on=True)
 
     async def line(self) -> str | None:
@@ -129,9 +135,16 @@ class Keyboard:
         *lines, self._rest = self._rest.split(b"\n")
         self._ahead.extend(map(_decoded, lines))
 
+    def _hold(self) -> None:
+        import termios
+
+        self._set(termios.NOFLSH, on=True)
+        self._set(termios.ECHO, on=self._shows)
+
     def _hush(self) -> None:
         import termios
 
+        self._shows = False
         if self._held and not self.ended:
             self._set(termios.ECHO, on=False)
 

@@ -67,6 +67,11 @@ class MatrixClient:
         body = {"m.fully_read": event_id, "m.read": event_id}
         await self._call("POST", f"/rooms/{quote(room_id)}/read_markers", body)
 
+    async def members(self, room_id: str) -> list[str]:
+        """Who is in the room. Raises Failure."""
+        answer = await self._call("GET", f"/rooms/{quote(room_id)}/joined_members", None)
+        return list(answer["joined"])
+
     async def catch_up(self, room_id: str) -> list[Mapping[str, Any]]:
         """The room's last events; `news` tells what comes after them. Raises Failure."""
         self._since = ""

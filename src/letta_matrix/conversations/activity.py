@@ -77,6 +77,11 @@ class Activity:
         if self._task is None:
             self._task = asyncio.create_task(self._show())
 
+    def tool_of(self, call_id: str) -> str:
+        """The tool that a call is of, "" where no tools are shown."""
+        use = self._uses.get(call_id)
+        return "" if use is None else use.name
+
     def returned(self, event: ToolReturned) -> None:
         """A tool call ended."""
         use = self._uses.get(event.call_id)

@@ -20,7 +20,12 @@ from letta_matrix.conversations.reply import Reply
 from letta_matrix.matrix.events import newest_content
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.runtimes.faults import RuntimeFault, RuntimeUnavailable
-from letta_matrix.runtimes.protocol import AgentRuntime, ApprovalRequested, TurnRequest
+from letta_matrix.runtimes.protocol import (
+    AgentRuntime,
+    ApprovalRequested,
+    ToolReturned,
+    TurnRequest,
+)
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.approvals import Approval, ApprovalStatus, ApprovalStore
 from letta_matrix.store.outbox import Outbox, OutboxEntry
@@ -39,7 +44,8 @@ class ApprovalQuestion:
 
     `decided` is set once no person is awaited any more, `settled` is how a person of this process
     has left it, `told` is set once the runtime knows, `shown` once its event says what became of
-    it; `denial` is why the tool may not run, as the runtime is told.
+    it; `denial` is why the tool may not run, as the runtime is told, and `denied_call` the call
+    that has failed with that.
     """
 
     key: str
@@ -53,6 +59,7 @@ class ApprovalQuestion:
     told: bool = False
     shown: bool = False
     denial: str = ""
+    denied_call: str = ""
     # Held while the reply's events change: what is cut short there has an unknown outcome.
     posting: asyncio.Lock = field(default_factory=asyncio.Lock)
     task: asyncio.Task[None] | None = None
@@ -85,6 +92,19 @@ class ApprovalQuestion:
         """Whether an approval is of the very call that the runtime asks for now."""
         is_same = to_the_letter(approval.arguments, self.event.arguments)
         return is_same and approval.tool == self.event.tool
+
+    def has_denied(self, call: ToolReturned, tool: str) -> bool:
+        """Whether a call of `tool` failed without running since people said no to it.
+
+        That is one call: another one that prints the same has run, whatever it says.
+        """
+        if call.ok or not self.denial or self.denial not in call.output:
+            return False
+        known = self.event.call_id or self.denied_call
+        if not (known == call.call_id if known else tool == self.event.tool):
+            return False
+        self.denied_call = call.call_id
+        return True
 
     async def is_allowed_for_good(self, store: ApprovalStore, config: Config) -> bool:
         """Whether an admin allowed this very call of the agent for good, and an admin asks for it

@@ -77,7 +77,7 @@ class Approvals:
         """The runtime works on a turn from its beginning: what was asked for before, of which
         nothing has run, is awaited no more."""
         self._earlier.begun_anew(turn.turn_id)
-        for question in self._of(turn.turn_id):
+        for question in self.of_turn(turn.turn_id):
             del self._questions[question.key]
             self._spawn(question.stop)
 
@@ -134,11 +134,11 @@ class Approvals:
 
     def waits(self, turn_id: str) -> bool:
         """Whether a turn waits for a person now."""
-        return any(not question.decided.is_set() for question in self._of(turn_id))
+        return any(not question.decided.is_set() for question in self.of_turn(turn_id))
 
-    def have_denied(self, turn_id: str, output: str) -> bool:
-        """Whether a call that failed so did not run since people said no: its question tells."""
-        return any(one.denial and one.denial in output for one in self._of(turn_id))
+    def of_turn(self, turn_id: str) -> list[ApprovalQuestion]:
+        """What a turn has asked people, in this process."""
+        return [one for one in self._questions.values() if one.reply.turn.turn_id == turn_id]
 
     async def ended(
         self, turn: Turn, reply: Reply | None = None, *, recovered: bool = True
@@ -147,7 +147,7 @@ class Approvals:
 
         Without `recovered` no earlier process can have asked anything for it.
         """
-        shown, mine = set[str](), self._of(turn.turn_id)
+        shown, mine = set[str](), self.of_turn(turn.turn_id)
         if not mine and not recovered and not self._earlier.has(turn.turn_id):
             return
         for question in mine:
@@ -240,9 +240,6 @@ class Approvals:
             by, reason = crossed.decided_by, crossed.reason
             await self.store.decide(question.approval, status, by=by, reason=reason)
             question.decided.set()
-
-    def _of(self, turn_id: str) -> list[ApprovalQuestion]:
-        return [one for one in self._questions.values() if one.reply.turn.turn_id == turn_id]
 
     async def _pings(self, question: ApprovalQuestion, approval: Approval) -> list[str]:
         """Who is to notice the question."""

@@ -216,10 +216,7 @@ class Listener:
                 self.run.activity.started(event)
             case ToolReturned():
                 self.journeys.used_up(self.run.turn.turn_id, event.call_id, ok=event.ok)
-                if event.ok or not self.approvals.have_denied(self.run.turn.turn_id, event.output):
-                    self.run.activity.returned(event)
-                else:
-                    self.run.activity.denied(event)
+                self._returned(event)
             case ModelRetried(reason=reason):
                 self.models.failed(agent_id, reason)
                 await reply.beside.post(OutboxKind.OFFER, RETRIED, notices.retried(reason))
@@ -227,6 +224,14 @@ class Listener:
                 await reply.beside.notify("images", notices.not_shown(reason))
             case _:
                 pass
+
+    def _returned(self, event: ToolReturned) -> None:
+        activity, asked = self.run.activity, self.approvals.of_turn(self.run.turn.turn_id)
+        tool = activity.tool_of(event.call_id)
+        if any(question.has_denied(event, tool) for question in asked):
+            activity.denied(event)
+        else:
+            activity.returned(event)
 
     def _learn(self, event: TurnFinished) -> None:
         """What the end of a turn says about the agent's model."""

@@ -45,7 +45,7 @@ from letta_matrix.matrix.errors import (
 from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.matrix.request_kinds import fault_of, kind_of
 from letta_matrix.matrix.retries import Retries, Retry
-from letta_matrix.matrix.route import Route, certificate_fault
+from letta_matrix.matrix.route import Route, issuer_hint
 from letta_matrix.matrix.server_clock import ServerClock
 
 _FIRST_PAUSE = 0.25
@@ -322,7 +322,7 @@ class Requests:
 
 def _lost(error: Exception) -> str:
     """Why no answer came."""
-    return certificate_fault(error) or answers.words(why_unreached(error))
+    return answers.words(why_unreached(error)) + issuer_hint(error)
 
 
 async def _recovered(recover: Recover | None) -> Mapping[str, Any] | None:

@@ -41,20 +41,20 @@ class Route:
             return response, await answers.read_body(response)
 
 
-def certificate_fault(error: BaseException) -> str:
-    """What to do where the homeserver's certificate was not accepted, "" for other faults."""
+def issuer_hint(error: BaseException) -> str:
+    """What to do where it is not known who issued the homeserver's certificate, "" for other
+    faults."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, aiohttp.ClientConnectorCertificateError):
         cause = cause.__cause__
-    if cause is None or not isinstance(cause.certificate_error, ssl.SSLCertVerificationError):
+    fault = None if cause is None else cause.certificate_error
+    if not isinstance(fault, ssl.SSLCertVerificationError):
         return ""
-    cause = cause.certificate_error
-    said = f"its certificate is not accepted: {cause.verify_message}"
-    if cause.verify_code in _UNKNOWN_ISSUER:
-        said += "; name a file with the certificate of who issued it as homeserver.ca_file"
-    return said
+    is_unknown = fault.verify_code in _UNKNOWN_ISSUER
+    return _NAME_ISSUER if is_unknown else ""
 
 
+_NAME_ISSUER = "; name a file with the certificate of who issued it as homeserver.ca_file"
 _UNKNOWN_ISSUER = (18, 19, 20, 21)
 """Of OpenSSL (verify(1), X509_V_ERR_...): self-signed, alone or in the chain; no issuer found;
 the first certificate cannot be checked."""

@@ -143,12 +143,14 @@ class ToolReturned:
 @dataclass(frozen=True, slots=True)
 class ApprovalRequested:
     """The turn waits until `answer_approval` is called with this `approval_id`; a turn that is
-    followed again may report it again. `always`: it can be allowed for good."""
+    followed again may report it again. `always`: it can be allowed for good; `call_id`: of the
+    call that it is about, "" where the runtime does not tell."""
 
     approval_id: str
     tool: str
     arguments: Mapping[str, object] = field(default_factory=dict[str, object])
     always: bool = False
+    call_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,9 +152,9 @@ class Adopting:
     async def _say_goodbye(self, one: Adoption, who: str) -> None:
         old = await self._users.acting_as(who)
         text = f"From here on {one.name} answers as {one.user_id}. I take my leave."
-        marker = {MARKER: {_GOODBYE: one.agent_id}}
-        content: Json = {"msgtype": "m.notice", "body": text, "m.mentions": {}, **marker}
         transaction = txn_id(one.agent_id, "goodbye", one.room_id)
+        marker = {MARKER: {_GOODBYE: one.agent_id, "txn": transaction}}
+        content: Json = {"msgtype": "m.notice", "body": text, "m.mentions": {}, **marker}
         await old.send(one.room_id, "m.room.message", content, transaction, give_up_after=60)
         await old.leave(one.room_id)
 

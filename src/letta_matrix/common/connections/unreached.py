@@ -15,6 +15,7 @@ _ERRNO = re.compile(r"\[Errno (\d+)\]")
 _CALLED = re.compile(r"Connect call failed \('([^']+)', (\d+)")
 _AWAY = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
 _BROKEN = {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ESHUTDOWN}
+_USER_INFO = re.compile(r"//[^/\s]*@")
 _LATE = re.compile(r"timeout|timed out", re.IGNORECASE)
 _ENDED = re.compile(
     r"disconnected|closed connection|connection closed|not completed|incomplete|bytes read on a",
@@ -26,7 +27,7 @@ def why_unreached(error: BaseException) -> str:
     """Why there is no connection, or no answer on one: what stands behind "cannot be reached: ".
 
     Known are aiohttp's, httpx's and the system's errors, also as causes of others; of one that is
-    not known it is the first line of what it says.
+    not known it is what it says, without the user and the password that a URL in it has.
     """
     faults = _faults(error)
     place = _place(faults)
@@ -37,7 +38,7 @@ def why_unreached(error: BaseException) -> str:
     if not texts or any(_LATE.search(type(fault).__name__) for fault in faults):
         return "no answer came in time"
     is_broken = any(_ENDED.search(text) for text in texts)
-    return "the connection broke off" if is_broken else texts[0][:_LONGEST]
+    return "the connection broke off" if is_broken else _USER_INFO.sub("//", texts[0])[:_LONGEST]
 
 
 def _faults(error: BaseException) -> list[BaseException]:
@@ -58,7 +59,8 @@ def _cause(fault: BaseException) -> BaseException | None:
     for cause in known:
         if isinstance(cause, BaseException):
             return cause
-    return None if fault.__suppress_context__ else fault.__context__
+    # What was raised as another was handled is about that one only where it says nothing itself.
+    return None if fault.__suppress_context__ or str(fault) else fault.__context__
 
 
 def _place(faults: list[BaseException]) -> str:

@@ -240,7 +240,8 @@ class TurnReader:
         self.approvals.append(approval_id)
         suggestions = as_list(request.get("permission_suggestions"))
         always = any(suggestion.get("id") == ALWAYS for suggestion in suggestions)
-        yield ApprovalRequested(approval_id, tool, mapping(request.get("input")), always)
+        call_id = str(request.get("tool_call_id") or "")
+        yield ApprovalRequested(approval_id, tool, mapping(request.get("input")), always, call_id)
 
     def _turn_finished(self, data: Json) -> Iterator[TurnEvent]:
         run_id = str(data.get("run_id") or "")

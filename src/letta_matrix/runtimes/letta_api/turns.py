@@ -96,7 +96,7 @@ class Turn:
             if self._reader.stop_reason != ASKS or not self._reader.approvals:
                 break
             for call in await self._undecided(step):
-                yield ApprovalRequested(call.call_id, call.name, call.fields)
+                yield ApprovalRequested(call.call_id, call.name, call.fields, call_id=call.call_id)
             while self._waiting:
                 await self._all_answered.wait()
             for event in self._allowed(step):
