@@ -1,33 +1,19 @@
 """What the REST API answers: the types of the operations and tools that it passes on."""
 
-from letta_matrix.operations.types import (
-    Agent,
-    AgentDetails,
-    Answer,
-    Approval,
-    Member,
-    Message,
-    Messages,
-    NewToken,
-    Room,
-    Sent,
-    Token,
-    Tool,
-    Turn,
-)
+from letta_matrix.operations import types as of_operations
+from letta_matrix.toolbox import history, reading, timeline, writing
 
-__all__ = [
-    "Agent",
-    "AgentDetails",
-    "Answer",
-    "Approval",
-    "Member",
-    "Message",
-    "Messages",
-    "NewToken",
-    "Room",
-    "Sent",
-    "Token",
-    "Tool",
-    "Turn",
-]
+Agent = of_operations.Agent
+AgentDetails = of_operations.AgentDetails
+Answer = of_operations.Answer
+Approval = of_operations.Approval
+NewToken = of_operations.NewToken
+Token = of_operations.Token
+Tool = of_operations.Tool
+Turn = of_operations.Turn
+
+Member = reading.Member
+Message = timeline.Message
+Messages = history.History
+Room = reading.Room
+Sent = writing.Sent

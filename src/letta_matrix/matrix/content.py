@@ -102,14 +102,9 @@ def edit_content(
     The fallback is the plain body alone: an edit carries its text three times as it is, and
     clients that know edits never look at it (spec: Event replacements).
     """
-    new = _body(markdown, msgtype, live, plain, grows=True) | _common(marker, live, mentions)
-    return {
-        "msgtype": msgtype,
-        "body": f"* {new['body']}",
-        **_common(marker, live, mentions),
-        "m.new_content": new,
-        "m.relates_to": {"rel_type": "m.replace", "event_id": target_event_id},
-    }
+    common = _common(marker, live, mentions)
+    new = _body(markdown, msgtype, live, plain, grows=True) | common
+    return _replacing(target_event_id, new, common)
 
 
 def said_again(
@@ -120,11 +115,17 @@ def said_again(
     new = dict(mapping(content.get("m.new_content")) or content)
     new.pop("m.relates_to", None)
     new[MARKER] = {**mapping(new.get(MARKER)), "txn": cause}
+    return _replacing(target_event_id, new, {"m.mentions": {}, MARKER: new[MARKER]})
+
+
+def _replacing(
+    target_event_id: str, new: Mapping[str, object], common: Mapping[str, object]
+) -> dict[str, object]:
+    """An edit by which an event says `new`, with the fallback for clients that know no edits."""
     return {
-        "msgtype": new.get("msgtype"),
-        "body": f"* {new.get('body')}",
-        "m.mentions": {},
-        MARKER: new[MARKER],
+        "msgtype": new["msgtype"],
+        "body": f"* {new['body']}",
+        **common,
         "m.new_content": new,
         "m.relates_to": {"rel_type": "m.replace", "event_id": target_event_id},
     }

@@ -1,35 +1,10 @@
-"""What operations and tools tell of, as the API answers and its OpenAPI document describes it."""
+"""What operations tell of, as the API answers it and its OpenAPI document describes it."""
 
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_type_hints
 
 from pydantic import Field
 from typing_extensions import TypedDict
-
-from letta_matrix.toolbox.history import History as Messages
-from letta_matrix.toolbox.reading import Member, Room
-from letta_matrix.toolbox.timeline import Message
-from letta_matrix.toolbox.writing import Sent
-
-__all__ = [
-    "Agent",
-    "AgentDetails",
-    "Answer",
-    "Approval",
-    "FailedTurn",
-    "Member",
-    "Message",
-    "Messages",
-    "NewToken",
-    "Room",
-    "Sent",
-    "ShownText",
-    "Token",
-    "Tool",
-    "Turn",
-    "TurnDetails",
-    "told",
-]
 
 
 class Agent(TypedDict):
