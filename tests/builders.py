@@ -53,6 +53,11 @@ async def always() -> bool:
     return True
 
 
+def stamp() -> int:
+    """When an event that is made now was sent, in milliseconds."""
+    return int(time.time() * 1000)
+
+
 def message(body: Any = "hello", room_id: str = "!1:test", **fields: Any) -> dict[str, Any]:
     """A text message by a person, now, with an event id of its own."""
     event: dict[str, Any] = {
@@ -60,7 +65,7 @@ def message(body: Any = "hello", room_id: str = "!1:test", **fields: Any) -> dic
         "event_id": f"$event{next(_numbers)}",
         "room_id": room_id,
         "sender": PERSON,
-        "origin_server_ts": int(time.time() * 1000),
+        "origin_server_ts": stamp(),
         "content": {"msgtype": "m.text", "body": body},
     }
     return event | fields

@@ -1,9 +1,9 @@
 """Options of pytest that make a run hard on the tests, to provoke what a quiet machine hides.
 
 `--busy N` lets N processes spin beside the tests, `--delays` lets the database and the fake
-homeserver pause at random, `--shuffle` takes the files of each tier in a random order. `--stress`
-is all of it with two processes, and new examples of hypothesis. The seed is printed; `--seed N`
-repeats a run's pauses and order.
+homeserver pause at random and dates no two events of a test alike, `--shuffle` takes the files of
+each tier in a random order. `--stress` is all of it with two processes, and new examples of
+hypothesis. The seed is printed; `--seed N` repeats a run's pauses and order.
 
 Without `--stress` hypothesis takes the same examples in every run: what it might find anew
 belongs into a run that searches, not into one that has to tell whether a change is sound.
@@ -19,6 +19,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tests import builders
 from tests.fake_homeserver import FakeHomeserver
 from tests.waiting import moment
 
@@ -64,6 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("searching" if options.stress else "steady")
     if options.delays:
         _delay(random.Random(options.seed))
+        _date_apart()
     if not hasattr(config, "workerinput"):
         argv = [sys.executable, "-c", _SPIN]
         config.stash[_SPINNING] = [subprocess.Popen(argv) for _ in range(options.busy)]
@@ -112,3 +114,18 @@ def _delay(chance: random.Random) -> None:
     ]
     for owner, name in patched:
         setattr(owner, name, slowly(getattr(owner, name)))
+
+
+def _date_apart() -> None:
+    """Let what is made one after the other be made at different times: a machine that is quick
+    dates it all alike, and what depends on an order that is not meant stands by chance."""
+    now, last = builders.stamp, 0
+
+    def apart() -> int:
+        nonlocal last
+        while (later := now()) == last:
+            pass
+        last = later
+        return last
+
+    builders.stamp = apart

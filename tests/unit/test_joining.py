@@ -49,10 +49,16 @@ def test_only_the_same_persons_count_and_only_at_once() -> None:
     head = turn("file", 0)
     assert joined(head, [turn("text", 0.1, "@bob:test"), turn("text", 0.2)], 1.0) == []
     assert joined(head, [turn("text", 1.1)], 1.0) == []
-    assert joined(head, [turn("text", -0.1)], 1.0) == []
+    assert joined(head, [turn("text", -1.1)], 1.0) == []
     gone = turn("file", 0.1)
     gone.outcome = str(Outcome.WITHDRAWN)
     assert joined(head, [gone, last := turn("text", 0.2)], 1.0) == [last]
+
+
+def test_what_a_server_stamped_a_hair_earlier_belongs_too() -> None:
+    """They come in the order of the room, whatever a clock that was set back says."""
+    head, words = turn("file", 0), turn("text", -0.1)
+    assert joined(head, [words], 1.0) == [words]
 
 
 def test_of_a_long_queue_no_more_is_looked_at_than_the_first() -> None:

@@ -98,7 +98,7 @@ class Joining:
 
 def joined(turn: Turn, behind: Iterable[Turn], window: float, *, words: bool = False) -> list[Turn]:
     """Those of the turns waiting `behind` one that belong to it: the same person's at the same
-    place, each at most `window` seconds after the one before, and one of the two a file; with
+    place, each at most `window` seconds from the one before, and one of the two a file; with
     `words` also where none is."""
     found: list[Turn] = []
     for one in behind:
@@ -115,7 +115,8 @@ def _belong_together(last: Turn, one: Turn, window: float, *, words: bool) -> bo
     same = (last.place, last.sender, last.hops) == (one.place, one.sender, one.hops)
     speaks = one.prompt is not None or one.attachment is not None
     files = words or last.attachment is not None or one.attachment is not None
-    in_time = 0 <= one.sent_at - last.sent_at <= window
+    # They come in the order of their room; their stamps may be a hair the other way.
+    in_time = abs(one.sent_at - last.sent_at) <= window
     return same and speaks and files and in_time and _is_fresh(one) and one.hops == 0
 
 
