@@ -5,7 +5,6 @@ import time
 
 import pytest
 
-from letta_matrix.store import audit as audit_module
 from letta_matrix.store.audit import AuditEntry, AuditStore
 from letta_matrix.store.database import Database
 
@@ -49,16 +48,3 @@ async def test_the_log_is_read_backwards_page_by_page(store: AuditStore) -> None
     second = await store.newest(2, before=first[-1].seq)
     last = await store.newest(2, before=second[-1].seq)
     assert [one.seq for one in [*first, *second, *last]] == [5, 4, 3, 2, 1]
-
-
-async def test_old_calls_are_forgotten_however_many(
-    store: AuditStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(audit_module, "_ROWS_AT_ONCE", 3)
-    day = 86_400
-    for number in range(10):
-        await store.begin(entry(time.time() - (2 if number < 7 else 0.5) * day))
-    await store.prune(1)
-    assert [one.seq for one in await store.newest(99)] == [10, 9, 8]
-    await store.prune(1)
-    assert len(await store.newest(99)) == 3

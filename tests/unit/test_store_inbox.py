@@ -2,22 +2,19 @@
 
 import asyncio
 import sqlite3
-import time
 import traceback
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
-from tests.builders import agent, asked_approval, entry_of, message
+from tests.builders import agent, entry_of, message
 
 from letta_matrix.conversations.new_turns import command_turn, new_turn
 from letta_matrix.store.agents import AgentDirectory
-from letta_matrix.store.approvals import ApprovalStore
 from letta_matrix.store.database import Database, StoreUnavailable
 from letta_matrix.store.inbox import Event, Inbox, InboxEntry, InboxState
-from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
-from letta_matrix.store.turns import Outcome, TurnKind, TurnStore
+from letta_matrix.store.turns import TurnKind, TurnStore
 
 ON_BOTH = True
 
@@ -195,24 +192,6 @@ async def test_a_parked_event_stays_parked_while_its_room_is_unknown(inbox: Inbo
 
     assert await inbox.unpark(parked.room_id, route) == []
     assert await inbox.parked_rooms() == [parked.room_id]
-
-
-async def test_prune_forgets_what_is_settled_and_old(inbox: Inbox, database: Database) -> None:
-    turns = TurnStore(database)
-    done, open_turn = (await inbox.admit("t1", [entry("done"), entry("open")])).turns
-    outbox = Outbox(database)
-    question = OutboxEntry("x1", done.turn_id, 0, OutboxKind.APPROVAL, 0, "!1:test", "@a:test", {})
-    await outbox.freeze(
-        [question], also=[ApprovalStore(database).insert(asked_approval(done, "k1"))]
-    )
-    await turns.finish(done, Outcome.ANSWERED)
-    await inbox.prune(time.time() - 60)
-    assert await count(database, "inbox") == 2
-    await inbox.prune(time.time() + 60)
-    assert await turns.get(done.turn_id) is None
-    assert await count(database, "outbox") == await count(database, "approvals") == 0
-    assert await turns.get(open_turn.turn_id) is not None
-    assert await count(database, "transactions") == 0
 
 
 async def _impatient(database: Database) -> None:

@@ -6,14 +6,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, select
 from sqlalchemy.exc import IntegrityError
 
 from letta_matrix.store.database import Database
+from letta_matrix.store.pruning import prune_audit
 from letta_matrix.store.rows import record_of, row_by, row_of
 from letta_matrix.store.schema import audit
 
-_ROWS_AT_ONCE = 500
 _NEW, _CALL = audit.insert(), row_by(audit.c.seq)
 
 
@@ -85,12 +85,8 @@ class AuditStore:
         return await self._database.records(AuditEntry, query)
 
     async def prune(self, days: float) -> None:
-        """Forget what is older; a few at a time, so that others get at the database."""
-        old = time.time() - days * 86_400
-        some = select(audit.c.seq).where(audit.c.at < old).limit(_ROWS_AT_ONCE)
-        statement = delete(audit).where(audit.c.seq.in_(some))
-        while await self._database.changed(statement) == _ROWS_AT_ONCE:
-            pass
+        """Forget what is older. Raises StoreUnavailable."""
+        await prune_audit(self._database, time.time() - days * 86_400)
 
 
 def _known(db: Connection, entry: AuditEntry) -> AuditEntry | None:

@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from letta_matrix.store.amendments import Amended, Amendment, amend
-from letta_matrix.store.approvals import ApprovalStatus
 from letta_matrix.store.budgets import Budget, Spending
 from letta_matrix.store.database import Database
+from letta_matrix.store.pruning import prune
 from letta_matrix.store.rows import row_by, row_of
-from letta_matrix.store.schema import approvals, inbox, outbox, transactions, turns
-from letta_matrix.store.turns import Outcome, Turn, TurnKind, TurnStatus, joined_to
+from letta_matrix.store.schema import inbox, transactions, turns
+from letta_matrix.store.turns import Outcome, Turn, TurnKind, joined_to
 
 Event = Mapping[str, object]
 
@@ -215,22 +215,7 @@ class Inbox:
 
     async def prune(self, before: float) -> None:
         """Forget what arrived before `before` (a Unix time) and owes nothing."""
-        # What was allowed for good holds until it is taken back.
-        kept = select(approvals.c.turn_id).where(approvals.c.status == ApprovalStatus.ALWAYS)
-        old_turns = (turns.c.status == TurnStatus.DONE) & (turns.c.finished_at < before)
-        old_turns &= turns.c.turn_id.not_in(kept)
-        old_turn_ids = select(turns.c.turn_id).where(old_turns)
-        # Not by a list of them all, which PostgreSQL would go through for each.
-        has_turn = select(turns.c.seq).where(turns.c.event_id == inbox.c.event_id).exists()
-
-        await self._database.execute(
-            delete(approvals).where(approvals.c.turn_id.in_(old_turn_ids)),
-            delete(outbox).where(outbox.c.turn_id.in_(old_turn_ids)),
-            delete(turns).where(old_turns),
-            # As long as its turn is there, so that the event is known when it comes again.
-            delete(inbox).where(inbox.c.received_at < before, ~has_turn),
-            delete(transactions).where(transactions.c.received_at < before),
-        )
+        await prune(self._database, before)
 
 
 # Made once: every message comes this way.
