@@ -57,11 +57,23 @@ _HELD: list[socket.socket] = []
 def free_port() -> int:
     """A TCP port of loopback that nobody else gets as long as this process lives, not even while
     the server on it is down: it stays bound here, and servers listen with SO_REUSEADDR."""
+    held = _taken()
+    _HELD.append(held)
+    return int(held.getsockname()[1])
+
+
+@contextmanager
+def kept_port() -> Generator[int]:
+    """The same as long as the block lasts."""
+    with _taken() as held:
+        yield int(held.getsockname()[1])
+
+
+def _taken() -> socket.socket:
     held = socket.socket()
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     held.bind(("127.0.0.1", 0))
-    _HELD.append(held)
-    return int(held.getsockname()[1])
+    return held
 
 
 def has_ipv6() -> bool:

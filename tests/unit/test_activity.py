@@ -145,12 +145,12 @@ async def test_short_tools_show_only_in_the_trace_after_the_reply(
 async def test_the_trace_waits_for_no_edit_and_is_overwritten_by_none(
     stage: Stage, fake: FakeHomeserver, clock: Clock
 ) -> None:
+    # No edit goes out before it is held, and nothing times out.
+    clock.stop()
     stage.activity.started(BASH)
     await clock.until(lambda: fake.messages(ROOM))
     edit = fake.hold(SEND)
     await clock.until(lambda: len(fake.matching(SEND)) > 1)
-    # Nothing times out now.
-    clock.stop()
     await stage.activity.finish()
     assert stage.task.done()
     await stage.reply.freeze("done")

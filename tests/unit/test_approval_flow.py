@@ -104,8 +104,8 @@ async def test_an_answer_may_come_before_the_questions_id_is_stored(
     monkeypatch.setattr(asking.stores.outbox, "confirm", slowly)
     await asking.admit(message("look"))
     (asked,) = await eventually(lambda: asking.fake.messages(ROOM))
-    await asking.admit(answer(asked["event_id"]))
     (approval,) = await asking.stores.approvals.waiting_at(ROOM, "")
+    await asking.admit(answer(asked["event_id"]))
 
     async def allowed() -> bool:
         now = await asking.stores.approvals.get(approval.key)

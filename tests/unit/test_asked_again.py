@@ -7,7 +7,7 @@ import pytest
 from tests.builders import PERSON, message, reaction, reply_to
 from tests.stage import Stage
 from tests.unit.test_approval_flow import offered, question
-from tests.waiting import eventually
+from tests.waiting import Clock, eventually
 
 from letta_matrix.conversations.approval_text import ANSWER_FIRST
 from letta_matrix.runtimes.memory import Answer, MemoryRuntime
@@ -103,10 +103,15 @@ WAYS: dict[str, Callable[[str], Any]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_who_answered_before_it_began_anew_need_not_again(stage: Stage, way: str) -> None:
+async def test_who_answered_before_it_began_anew_need_not_again(
+    stage: Stage, clock: Clock, way: str
+) -> None:
     asked = await first(stage)
     await forget(stage, "ls", "rm")
+    # A new process asks who is in the room; what it is not told in time makes a word no answer.
+    clock.stop()
     await stage.admit(WAYS[way](asked))
+    clock.go()
     await answered(stage)
     await stage.dispatcher.recover()
     other = await stands(stage, "rm")

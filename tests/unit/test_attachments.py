@@ -31,6 +31,12 @@ from letta_matrix.matrix.verbatim import in_fence
 LIMITS = Conversations.model_validate({"max_text_bytes": 1000, "max_image_bytes": 500_000})
 
 
+@pytest.fixture(autouse=True)
+def _decoders_have_time(clock: Clock) -> None:
+    """They are processes, which take long to start where much else runs."""
+    clock.stop()
+
+
 def picture(size: tuple[int, int] = (40, 30), kind: str = "PNG", mode: str = "RGB") -> bytes:
     file = io.BytesIO()
     Picture.new(mode, size, "red" if mode != "L" else 9).save(file, kind)

@@ -341,7 +341,7 @@ class Keys:
             self.aside.append(str(self._lines.get_nowait()))
 
 
-def _session(client: Client, keys: Keys | None = None, timeout: float = 5.0) -> Session:
+def _session(client: Client, keys: Keys | None = None, timeout: float = 300.0) -> Session:
     return Session(client, "!room", "Ada", PlainView(), keys, timeout, bot=BOT)  # pyright: ignore[reportArgumentType]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.servers import free_port
+from tests.waiting import DEADLINE
 
 from letta_matrix.config import ConfigError
 
@@ -25,7 +26,7 @@ def said(path: Path, *command: str) -> tuple[int, str]:
     """The exit status of the real program, and all that it wrote."""
     argv = [sys.executable, "-m", "letta_matrix", *command, "-c", str(path)]
     done = subprocess.run(
-        argv, capture_output=True, text=True, cwd=path.parent, timeout=50, check=False
+        argv, capture_output=True, text=True, cwd=path.parent, timeout=DEADLINE, check=False
     )
     text = done.stdout + done.stderr
     assert "Traceback" not in text

@@ -102,11 +102,12 @@ async def test_a_reply_to_the_question_means_that_one(stage: Stage) -> None:
 
 
 async def test_nobody_allows_what_was_asked_after_they_wrote(stage: Stage) -> None:
-    await stage.asked("k1", asked_at=time.time())
-    answer = await stage.say("approve", sent_at=time.time() - 5)
+    asked_at = time.time()
+    await stage.asked("k1", asked_at=asked_at)
+    answer = await stage.say("approve", sent_at=asked_at - 5)
     assert answer.startswith("Say which one is meant, as in `!approve k1`:")
     assert await stage.status_of("k1") is ApprovalStatus.PENDING
-    assert await stage.say("approve k1", sent_at=time.time() - 5) == "`Bash`: allowed."
+    assert await stage.say("approve k1", sent_at=asked_at - 5) == "`Bash`: allowed."
 
 
 async def test_without_a_key_it_is_that_of_the_thread(stage: Stage) -> None:

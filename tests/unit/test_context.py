@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tests.builders import PERSON, agent, config_for, stored_turn
 from tests.fake_homeserver import Answer, FakeHomeserver, Request, failing
+from tests.waiting import Clock
 
 from letta_matrix.conversations.context import Context, Contexts
 from letta_matrix.conversations.prompts import Prompt, Prompts
@@ -106,7 +107,11 @@ class Kit:
 
 
 @pytest.fixture
-def kit(homeserver: Homeserver, directory: AgentDirectory, rooms: Rooms, tmp_path: Path) -> Kit:
+async def kit(
+    homeserver: Homeserver, directory: AgentDirectory, rooms: Rooms, tmp_path: Path, clock: Clock
+) -> Kit:
+    # What is not told in time is left out.
+    clock.stop()
     return Kit(homeserver, directory, rooms, tmp_path)
 
 

@@ -31,6 +31,7 @@ from tests.fake_issuer import (
     public_jwk,
     rsa_key,
 )
+from tests.servers import kept_port
 from tests.waiting import Clock, eventually
 
 from letta_matrix.access import issuer as issuer_module
@@ -71,9 +72,10 @@ async def people(
 async def issuer_of(keys: dict[str, Key]) -> AsyncGenerator[FakeIssuer]:
     server = FakeIssuer()
     server.keys = dict(keys)
-    await server.start()
-    yield server
-    await server.stop()
+    with kept_port() as server.port:
+        await server.start()
+        yield server
+        await server.stop()
 
 
 async def door_for(issuer: FakeIssuer, people: Database) -> Authenticator:
