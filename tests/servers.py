@@ -52,6 +52,10 @@ _COMPILED = Path(__file__).parents[1] / "build" / "node-cache"
 _FLUSH = 'import{flushCompileCache}from"node:module";setTimeout(flushCompileCache,5e3).unref()'
 _KEEPING = f"data:text/javascript,{quote(_FLUSH)}"
 _HELD: list[socket.socket] = []
+_BREADTH = 16
+"""Offsets as far apart as this have no port in common: those of a stack that are near each other
+lie within it, and the others are farther apart than all offsets."""
+_OFFSETS: set[int] = set()
 
 
 def free_port() -> int:
@@ -87,13 +91,20 @@ def has_ipv6() -> bool:
 
 
 def free_offset() -> int:
-    """An offset at which each port of an embedded stack is free."""
+    """An offset at which each port of an embedded stack is free. It is given once in this process,
+    and none beside it gets a port of it: until the stack listens they are free for all to see."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    step = _BREADTH * int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     # Below the ports that the kernel gives to whoever connects somewhere.
-    for offset in random.sample(range(100, 32768 - Ports().appservice), 100):
+    offsets = range(112 + _BREADTH * worker, 32768 - Ports().appservice, step)
+    for offset in random.sample(offsets, len(offsets)):
+        if offset in _OFFSETS:
+            continue
         try:
             Ports.with_offset(offset).check_free(0)
         except StackError:
             continue
+        _OFFSETS.add(offset)
         return offset
     raise AssertionError("no free ports")
 

@@ -1,5 +1,6 @@
 """What the agents in memory do that a bridge has here."""
 
+import itertools
 from collections.abc import Generator, Iterable
 
 from letta_matrix.runtimes.memory import Answer
@@ -23,7 +24,7 @@ def careful_script(request: TurnRequest) -> Iterable[TurnEvent | float]:
     if "run it" in request.text:
         yield from _careful(request)
     elif "count" in request.text:
-        for number in range(1, 600):
+        for number in itertools.count(1):
             yield TextDelta("0", f"{number} ")
             yield 0.1
     elif request.images:

@@ -234,6 +234,7 @@ async def test_invitations(open_page: OpenPage, room: AgentRoom) -> None:
     invitations = chat.page.locator(".invitation")
     await expect(invitations).to_have_count(3)
     await invitations.filter(has_text="By Mo").get_by_role("button", name="Join").click()
+    await eventually(lambda: len(asked) == 2, what="it is joined")
     await invitations.filter(has_text="foreigner").get_by_role("button", name="Decline").click()
     await expect(invitations).to_have_count(2)
     assert asked == [

@@ -74,7 +74,8 @@ async def test_what_a_bridge_does_arrives_there(
     # The last: what was counted before came with it, or earlier.
     await eventually(lambda: turns_at("final"))
     await eventually(lambda: prometheus.value('up{job="letta-matrix"}'), (1.0).__eq__)
-    assert await prometheus.value("letta_matrix_ready") == 1
+    # The agent talks before all of its room is made.
+    await eventually(lambda: prometheus.value("letta_matrix_ready"), (1.0).__eq__)
     answered = 'letta_matrix_turns_total{outcome="answered",job="letta-matrix"}'
     assert await prometheus.value(answered) >= 1
     for stage in ("admitted", "asked", "first_text"):

@@ -108,10 +108,13 @@ async def test_an_open_question_does_not_hold_up_the_end(
             runtime.call_tool(ada.agent.agent_id, "", "ask_human", {"question": "Which?"})
         )
 
-        async def asked() -> list[str]:
-            return await ann.bodies(ada.room_id, ada.ghost)
+        async def asked() -> list[Json]:
+            return await ann.said_by(ada.room_id, ada.ghost)
 
-        await ann.watch(ada.room_id, asked)
+        (question,) = await ann.watch(ada.room_id, asked)
+        # We may see it before the answer has come that tells the bridge where it stands.
+        questions = world.bridge.app.toolbox.questions
+        await eventually(lambda: question["event_id"] in questions._open)
         clock.stop()
         closing = asyncio.create_task(world.bridge.app.toolbox.close())
         await settled(closing)

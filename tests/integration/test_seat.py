@@ -481,7 +481,7 @@ async def test_who_was_killed_counts_for_an_hour(
     assert "(one that was killed counts for an hour)" in seat.trouble.remedy
     await database.execute(delete(replicas).where(replicas.c.replica_id == killed.replica_id))
     began = seat_module.since_boot()
-    for seconds, is_over in ((2990, False), (3010, True)):
+    for seconds, is_over in ((2900, False), (3010, True)):
         monkeypatch.setattr(seat_module, "since_boot", lambda at=began + seconds: at)
         await seat.look()
         assert (seat.trouble is None) is is_over
@@ -494,7 +494,7 @@ async def test_who_ends_by_itself_counts_for_an_hour_from_then_on(
 ) -> None:
     other, stranger, began = new_seat(), new_seat("other"), seat_module.since_boot()
     await other.open()
-    for seconds, is_foreign in ((0, True), (3000, True), (6590, True), (6610, False)):
+    for seconds, is_foreign in ((0, True), (3000, True), (6500, True), (6610, False)):
         monkeypatch.setattr(seat_module, "since_boot", lambda at=began + seconds: at)
         await stranger.look()
         assert (stranger.trouble is not None) is is_foreign

@@ -1,6 +1,8 @@
 """What the doctor makes of what it sees; nothing here is asked of any server."""
 
 import errno
+import time
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from letta_matrix.cli.doctor.portals import judge_phone
 from letta_matrix.cli.doctor.recognition import is_foreign
 from letta_matrix.cli.doctor.rooms import judge_rooms
 from letta_matrix.cli.doctor.runtimes import judge_app_server, judge_keeper, judge_permissions
+from letta_matrix.cli.doctor.server_storage import Server, examine_server
 from letta_matrix.cli.doctor.settings import (
     judge_encryption_flags,
     judge_rate_limits,
@@ -39,7 +42,7 @@ from letta_matrix.config import (
 from letta_matrix.portals.line_watch import trouble_of
 from letta_matrix.portals.provisioning import Login
 from letta_matrix.stack.registration import registration
-from letta_matrix.store.database import HEAD
+from letta_matrix.store.database import HEAD, Database
 
 OK, WARNING, TROUBLE = Mark.OK, Mark.WARNING, Mark.TROUBLE
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
@@ -265,6 +268,41 @@ def test_schemas() -> None:
     assert told(judge_revision("0001", file, runs=False))[0] is OK
     assert told(judge_revision("0001", file, runs=True))[0] is WARNING
     assert told(judge_revision("9999", file, runs=False))[0] is TROUBLE
+
+
+class Slow(Database):
+    """A server that takes `reading` seconds to tell of itself, and so many to be written to; its
+    clock is this machine's, but for `ahead`."""
+
+    def __init__(self, reading: float, writing: float, ahead: float = 0.0) -> None:
+        self.clock = 1_000.0
+        self._reading, self._writing, self._ahead = reading, writing, ahead
+
+    async def check(self, *, writes: bool = True) -> None:
+        pass
+
+    async def read(self, work: object) -> Any:
+        self.clock += self._reading
+        server = Server("16.1", far=True, now=0.0, size=1, encrypted=True, super=False)
+        return asdict(server) | {"now": self.clock + self._ahead}
+
+    async def revision(self) -> str:
+        return HEAD
+
+    async def write(self, work: object) -> Any:
+        self.clock += self._writing
+
+
+@pytest.mark.parametrize(
+    ("server", "apart"),
+    [(Slow(0, 20), 0), (Slow(20, 0), 0), (Slow(0, 0, 6), 1), (Slow(4, 20, -10), 1)],
+)
+async def test_a_slow_server_is_not_taken_for_one_of_another_time(
+    server: Slow, apart: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: server.clock)
+    found, _ = await examine_server(server, "db.example.org")
+    assert sum("seconds apart" in one.says for one in found) == apart
 
 
 @pytest.mark.parametrize("number", [errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL, None])

@@ -16,7 +16,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, ImageContent, TextContent
 from tests.integration.bridge_world import Room, World
-from tests.integration.doors.doors_world import Gates, new_key
+from tests.integration.doors.doors_world import Gates, conversation_of, new_key
 from tests.waiting import DEADLINE, Clock, within
 
 from letta_matrix.access.principal import TOOL_SCOPES, Scope
@@ -236,6 +236,8 @@ async def test_who_waits_for_an_agent_hears_how_long(
         asking = asyncio.create_task(
             client.call_tool("message_agent", arguments, progress_callback=hear)
         )
+        # Time may pass where it waits alone: what it asks of the homeserver would take too long.
+        await conversation_of(world, f"held {key}")
         # It is said every few seconds.
         await clock.until(lambda: told or asking.done(), step=0.1)
         answer = await within(asking)

@@ -57,6 +57,14 @@ async def test_the_holder_of_a_token_asks_an_agent(
             wait_seconds=280,
         )
     )
+    asker = Intent(bench.client, BOT if as_bot else ada.user_id)
+
+    async def is_said() -> bool:
+        return question in await bench.ann.bodies(str(bea.room_id), asker.user_id)
+
+    # Time may pass where it waits alone: what it asks of the homeserver would take too long.
+    await bench.ann.watch(str(bea.room_id), is_said)
+    await eventually(asker.joined_rooms, lambda rooms: as_bot or bea.room_id not in rooms)
     await clock.until(lambda: told_of, step=0.1)
     event = await bench.answer(bea, question, "four")
     told = await within(asking)

@@ -53,6 +53,7 @@ async def examine_server(database: Database, host: str) -> tuple[Findings, str |
     await database.check()
     before = time.time()
     row = await database.read(lambda db: dict(db.execute(_ABOUT).mappings().one()))
+    took = time.time() - before
     revision = await database.revision()
     if revision is not None:
         # Whether it could be, and nothing else.
@@ -60,7 +61,7 @@ async def examine_server(database: Database, host: str) -> tuple[Findings, str |
     server = Server(**row)
     if (revision is None or revision < HEAD) and not server.makes:
         raise _makes_nothing()
-    return judge_server(server, host, (before + time.time()) / 2), revision
+    return judge_server(server, host, before + took / 2, took / 2), revision
 
 
 def _makes_nothing() -> StoreError:
@@ -70,12 +71,12 @@ def _makes_nothing() -> StoreError:
     )
 
 
-def judge_server(server: Server, host: str, now: float) -> Findings:
-    """What is to be said of it, `now` by our own clock."""
+def judge_server(server: Server, host: str, now: float, unsure: float = 0.0) -> Findings:
+    """What is to be said of it, `now` by our own clock, give or take `unsure` seconds."""
     about = fine(
         f"PostgreSQL {server.version} at {host}; the database takes {human_size(server.size)}"
     )
-    wrong = (_open_to_all(server, host), _power(server), _logs(server), _clock(server, now))
+    wrong = (_open_to_all(server, host), _power(server), _logs(server), _clock(server, now, unsure))
     return [about, *filter(None, wrong)]
 
 
@@ -110,8 +111,8 @@ def _logs(server: Server) -> Finding | None:
     )
 
 
-def _clock(server: Server, now: float) -> Finding | None:
-    if abs(server.now - now) <= _APART:
+def _clock(server: Server, now: float, unsure: float) -> Finding | None:
+    if abs(server.now - now) <= _APART + unsure:
         return None
     return warning(
         f"the PostgreSQL server's clock and this machine's are {abs(server.now - now):.0f} seconds "
