@@ -42,8 +42,7 @@ class KnownPortals(PortalBook):
         self._portals = {one.room_id: one for one in known if isinstance(one, Portal)}
         contacts = (one for one in known if isinstance(one, Contact))
         self._contacts = {(one.name, one.contact): one for one in contacts}
-        self._claims, self._claimants, self._typed, self._after = {}, {}, {}, {}
-        self._encrypted, self._with = set(), {}
+        self._claims, self._claimants, self._facts, self._after = {}, {}, {}, {}
         for user_id, identifiers in claims.items():
             self._claimed("irc", user_id, list(identifiers))
 

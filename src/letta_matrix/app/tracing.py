@@ -25,7 +25,7 @@ from letta_matrix import __version__
 from letta_matrix.common import clock
 from letta_matrix.common.vitals import Trouble
 from letta_matrix.common.waiting import is_set
-from letta_matrix.conversations.journeys import Stage
+from letta_matrix.conversations.journeys import Stage, Watcher
 from letta_matrix.store.turns import Outcome, Turn
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def trace_id_of(turn_id: str) -> int:
     return found or INVALID_TRACE_ID + 1
 
 
-class Tracing:
+class Tracing(Watcher):
     """Hears of messages' journeys and of requests (see `attach`), and sends spans from a thread of
     its own: whoever is slow there holds nobody up."""
 

@@ -23,6 +23,13 @@ class Admitted(Enum):
     NO_ROOM = "no room"
 
 
+_BY_MEMBERSHIP = {
+    "join": Admitted.INSIDE,
+    "ban": Admitted.BANNED,
+    "invite": Admitted.WAITING,
+}
+
+
 class Admission:
     """Invites people into agents' own rooms.
 
@@ -41,15 +48,8 @@ class Admission:
             return Admitted.NO_ROOM
         ghost = self._homeserver.acting_as(agent.user_id)
         member = await _member(ghost, agent.room_id, person)
-        match Event(member).membership:
-            case "join":
-                return Admitted.INSIDE
-            case "ban":
-                return Admitted.BANNED
-            case "invite":
-                return Admitted.WAITING
-            case _:
-                pass
+        if (known := _BY_MEMBERSHIP.get(Event(member).membership)) is not None:
+            return known
         if not (by_admin or self._may_enter(person) or _left_by_themselves(member)):
             return Admitted.STRANGER
         await ghost.invite(agent.room_id, person)

@@ -186,7 +186,9 @@ class Approvals:
             await self._tell(question, approval)
             # What the agent says next comes first; it says best what became of the question.
             await is_set(question.reply.has_begun, _SHOWN_WITHIN)
-            await self._show(question, approval, entry)
+            # What the database holds up is shown at the turn's end.
+            with contextlib.suppress(StoreUnavailable):
+                await question.show(entry, words.outcome(approval))
         except Exception as error:
             log.error(
                 "an approval failed and is denied",
@@ -311,13 +313,6 @@ class Approvals:
     async def _tell(self, question: ApprovalQuestion, approval: Approval) -> None:
         allow = approval.status in (ApprovalStatus.ALLOWED, ApprovalStatus.ALWAYS)
         await question.tell(allow=allow, message="" if allow else words.denial(approval))
-
-    async def _show(
-        self, question: ApprovalQuestion, approval: Approval, entry: OutboxEntry
-    ) -> None:
-        # What the database holds up is shown at the turn's end.
-        with contextlib.suppress(StoreUnavailable):
-            await question.show(entry, words.outcome(approval))
 
     async def _give_up(self, question: ApprovalQuestion) -> None:
         question.decided.set()

@@ -3,7 +3,6 @@
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
 
 import structlog
 
@@ -34,8 +33,9 @@ class _Journey:
     outcome: str = ""
 
 
-class Watcher(Protocol):
-    """Hears of each message's journey. `since` and `arrived` are as `clock.now` tells it."""
+class Watcher:
+    """Hears of each message's journey, and by itself does nothing. `since` and `arrived` are as
+    `clock.now` tells it."""
 
     def began(self, turn: Turn, arrived: float) -> None: ...
 
@@ -43,11 +43,9 @@ class Watcher(Protocol):
 
     def used(self, turn_id: str, call_id: str, tool: str) -> None:
         """The agent calls a tool of its runtime."""
-        ...
 
     def used_up(self, turn_id: str, call_id: str, *, ok: bool) -> None:
         """The tool has answered."""
-        ...
 
     def ended(self, turn_id: str, outcome: str) -> None: ...
 
@@ -60,7 +58,7 @@ class Journeys:
     def __init__(self) -> None:
         self.stages, self.whole = Spans(*TURN_BOUNDS), Spans(*TURN_BOUNDS)
         self.outcomes = Counter[str]()
-        self.watcher: Watcher | None = None
+        self.watcher = Watcher()
         self._under_way: dict[str, _Journey] = {}
 
     def admitted(self, turn: Turn, arrived: float) -> None:
@@ -69,8 +67,7 @@ class Journeys:
         log.debug("a turn begins", turn=turn.turn_id, kind=str(turn.kind), **about)
         if turn.kind is TurnKind.MESSAGE:
             self._under_way[turn.turn_id] = _Journey(arrived, arrived)
-            if self.watcher is not None:
-                self.watcher.began(turn, arrived)
+            self.watcher.began(turn, arrived)
             self.reached(turn.turn_id, Stage.ADMITTED)
 
     def reached(self, turn_id: str, stage: Stage) -> None:
@@ -83,19 +80,8 @@ class Journeys:
         took = now - journey.at
         self.stages.add(took, stage)
         log.debug("a turn goes on", turn=turn_id, stage=str(stage), seconds=round(took, 3))
-        if self.watcher is not None:
-            self.watcher.reached(turn_id, stage, journey.at)
+        self.watcher.reached(turn_id, stage, journey.at)
         journey.at, journey.stage = now, place
-
-    def used(self, turn_id: str, call_id: str, tool: str) -> None:
-        """The agent calls a tool of its runtime."""
-        if self.watcher is not None:
-            self.watcher.used(turn_id, call_id, tool)
-
-    def used_up(self, turn_id: str, call_id: str, *, ok: bool) -> None:
-        """The tool has answered."""
-        if self.watcher is not None:
-            self.watcher.used_up(turn_id, call_id, ok=ok)
 
     def came_to(self, turn_id: str, outcome: str) -> None:
         """What is to be said last is known."""
@@ -108,5 +94,4 @@ class Journeys:
         self.reached(turn_id, Stage.FINAL)
         if (journey := self._under_way.pop(turn_id, None)) is not None:
             self.whole.add(journey.at - journey.arrived)
-            if self.watcher is not None:
-                self.watcher.ended(turn_id, journey.outcome)
+            self.watcher.ended(turn_id, journey.outcome)

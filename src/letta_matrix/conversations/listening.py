@@ -191,10 +191,11 @@ class Listener:
 
     async def _show(self, event: TurnEvent) -> None:
         reply, agent_id = self.run.reply, self.request.agent_id
+        turn_id, watcher = self.run.turn.turn_id, self.journeys.watcher
         match event:
             case TextDelta():
                 self.models.answered(agent_id)
-                self.journeys.reached(self.run.turn.turn_id, Stage.FIRST_TEXT)
+                self.journeys.reached(turn_id, Stage.FIRST_TEXT)
                 if reply.grows:
                     self.attention.end()
                 reply.show(self.text.add(event))
@@ -212,10 +213,10 @@ class Listener:
                 reply.show(self.text.end())
                 await self.approvals.requested(event, self.request, self.runtime, reply)
             case ToolStarted():
-                self.journeys.used(self.run.turn.turn_id, event.call_id, event.name)
+                watcher.used(turn_id, event.call_id, event.name)
                 self.run.activity.started(event)
             case ToolReturned():
-                self.journeys.used_up(self.run.turn.turn_id, event.call_id, ok=event.ok)
+                watcher.used_up(turn_id, event.call_id, ok=event.ok)
                 self._returned(event)
             case ModelRetried(reason=reason):
                 self.models.failed(agent_id, reason)

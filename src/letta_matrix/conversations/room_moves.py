@@ -160,8 +160,7 @@ class RoomMoves:
         for user_id in list(self._rooms.ours_in(move.new)):
             if user_id in (ghost.user_id, self._config.bot_user_id):
                 await self._rooms.left(move.new, user_id)
-        if self.on_moved is not None:
-            await self.on_moved(agents)
+        await self.on_moved(agents)
 
     async def _point(self, ghost: Intent, alias: str, room_id: str) -> None:
         if await ghost.resolve_alias(alias) != room_id:

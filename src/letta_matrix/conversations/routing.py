@@ -87,8 +87,7 @@ class Router:
         room_id, sender = event["room_id"], event["sender"]
         entry = entry_for(event, InboxState.IGNORED)
         entry.thread_id = thread_of(event)
-        asked = self._prompted(event)
-        if asked is not None:
+        if (asked := self._prompted(event)) is not None:
             return _routed(entry, [asked])
         if event.get("type") == "m.room.member":
             return _routed(entry, self._invited(event))

@@ -1,6 +1,6 @@
 """What the homeserver's errors mean: a refusal is for good, everything else may pass."""
 
-from mautrix.errors import MatrixRequestError
+from mautrix.errors import MatrixRequestError, MatrixStandardRequestError
 
 _TOO_LARGE = {413, 414, 431}
 """Without an errcode too, trying the same again changes nothing."""
@@ -38,31 +38,29 @@ _LACKING = {
 """What is not there, by what is in the path of the request."""
 
 
-class ServerSilent(MatrixRequestError):
+class ServerSilent(MatrixStandardRequestError):
     """Another server, whose answer a request takes, did not give it in `seconds`. It may have got
     the request all the same."""
 
+    errcode = "M_CONNECTION_TIMEOUT"
+
     def __init__(self, server: str, seconds: float) -> None:
         text = f"{server} did not answer within {seconds:g} s: if that is its name, try again later"
-        super().__init__(text)
-        self.http_status = 504
-        self.errcode = "M_CONNECTION_TIMEOUT"
-        self.message = text
+        super().__init__(504, text)
 
 
-class OwnSession(MatrixRequestError):
+class OwnSession(MatrixStandardRequestError):
     """The homeserver keeps our own token as a session, which would end with all others of the
     account."""
+
+    errcode = "M_FORBIDDEN"
 
     def __init__(self, device_id: str) -> None:
         text = (
             f"not done, as the bridge's own token is one of the sessions ({device_id}): end the "
             "others one by one, and the account's password, by the homeserver's own means"
         )
-        super().__init__(text)
-        self.http_status = 400
-        self.errcode = "M_FORBIDDEN"
-        self.message = text
+        super().__init__(400, text)
 
 
 def is_refusal(error: MatrixRequestError) -> bool:

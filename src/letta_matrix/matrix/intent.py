@@ -131,13 +131,10 @@ class Intent(RoomReader):
 
     async def join(self, room_id: str, *, via: str = "") -> None:
         """Join a room, with `via` by a server that is in it already."""
-        if not via:
-            path = ClientPath.v3.rooms[room_id].join
-            await self._background(Method.POST, path, {}, shape=answers.room_id)
-            return
-        # Before version 1.12 of the spec the parameter is called `server_name`.
-        query = {"via": via, "server_name": via}
-        path = ClientPath.v3.join[room_id]
+        path, query = ClientPath.v3.rooms[room_id].join, None
+        if via:
+            # Before version 1.12 of the spec the parameter is called `server_name`.
+            path, query = ClientPath.v3.join[room_id], {"via": via, "server_name": via}
         await self._background(Method.POST, path, {}, query=query, shape=answers.room_id)
 
     async def leave(self, room_id: str) -> None:
@@ -249,9 +246,7 @@ class Intent(RoomReader):
     ) -> str:
         """Remove an event's content (spec: Redactions); returns the redaction's event id. Raises
         MForbidden for an event of others without the power to."""
-        body: dict[str, object] = {MARKER: {"txn": txn_id}}
-        if reason:
-            body["reason"] = reason
+        body = {MARKER: {"txn": txn_id}, **({"reason": reason} if reason else {})}
         path = ClientPath.v3.rooms[room_id].redact[event_id][txn_id]
         answer = await self._background(
             Method.PUT, path, body, give_up_after=give_up_after, shape=answers.event_id
@@ -260,9 +255,7 @@ class Intent(RoomReader):
 
     async def typing(self, room_id: str, timeout_ms: int) -> None:
         """Show as typing for `timeout_ms`, or stop with 0."""
-        body: dict[str, object] = {"typing": timeout_ms > 0}
-        if timeout_ms > 0:
-            body["timeout"] = timeout_ms
+        body = {"typing": True, "timeout": timeout_ms} if timeout_ms > 0 else {"typing": False}
         await self._hint(Method.PUT, ClientPath.v3.rooms[room_id].typing[self.user_id], body)
 
     async def read_receipt(self, room_id: str, event_id: str) -> None:

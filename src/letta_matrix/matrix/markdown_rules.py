@@ -5,12 +5,10 @@ from collections.abc import Callable, Sequence
 
 from markdown_it import MarkdownIt
 from markdown_it.common.utils import escapeHtml
-from markdown_it.renderer import RendererHTML
 from markdown_it.rules_block import StateBlock
 from markdown_it.rules_core import StateCore
 from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
-from markdown_it.utils import EnvType, OptionsDict
 
 from letta_matrix.matrix.cjk_emphasis import is_cjk
 
@@ -47,13 +45,7 @@ def add_rules(md: MarkdownIt) -> None:
 def write_as(md: MarkdownIt, kind: str, write: Callable[[Token], str]) -> None:
     """Let `md` write the tokens of a kind as `write` says."""
 
-    def rule(
-        _self: RendererHTML,
-        tokens: Sequence[Token],
-        index: int,
-        _options: OptionsDict,
-        _env: EnvType,
-    ) -> str:
+    def rule(_renderer: object, tokens: Sequence[Token], index: int, *_options: object) -> str:
         return write(tokens[index])
 
     md.add_render_rule(kind, rule)

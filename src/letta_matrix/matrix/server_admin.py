@@ -85,14 +85,11 @@ class ServerAdmin:
                 raise self._refused[1]
             if self._token == before:
                 try:
-                    await self._log_in()
+                    self._token = await log_in(self._homeserver, self._username, self._password)
                 except MatrixRequestError as error:
                     self._refused = clock.now() + _PAUSE, error
                     raise
             return self._token
-
-    async def _log_in(self) -> None:
-        self._token = await log_in(self._homeserver, self._username, self._password)
 
     async def _send(
         self, token: str, method: Method, path: PathBuilder, body: dict[str, Any], shape: Shape

@@ -31,7 +31,6 @@ from letta_matrix.store.faults import (
     StoreError,
     StoreUnavailable,
     StoreUnsure,
-    half_copied,
     is_fault,
     newer_schema,
 )
@@ -134,7 +133,10 @@ class Database:
         if migrates or await self.revision() is None:
             await self.make()
         if await self.copied_from() is not None:
-            raise half_copied()
+            raise StoreError(
+                "the database is being copied into, or that was cut off",
+                "run `letta-matrix database copy` again: it begins anew",
+            )
 
     async def copied_from(self) -> object:
         """What is still to be copied into it, None for nothing."""

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from letta_matrix.store.checkup import check
-from letta_matrix.store.faults import StoreError, lost
+from letta_matrix.store.faults import StoreError, StoreUnavailable
 
 
 class DatabaseFile:
@@ -47,7 +47,11 @@ class DatabaseFile:
         except OSError:
             there = None
         if there != self._identity:
-            raise lost(self._path)
+            raise StoreUnavailable(
+                f"{self._path}: the database was deleted or replaced while it is in use",
+                "stop the bridge, put the file back (or a backup of it), and start the bridge "
+                "again; until then no message is taken",
+            )
 
 
 @contextmanager

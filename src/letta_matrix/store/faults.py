@@ -65,29 +65,12 @@ def damaged(file: Path, what: str) -> StoreDamaged:
     return StoreDamaged(f"{file}: the database is damaged ({line_of(what)})", _REPAIR)
 
 
-def lost(file: Path) -> StoreUnavailable:
-    """The fault where another file, or none, stands in the place of the one that is open."""
-    return StoreUnavailable(
-        f"{file}: the database was deleted or replaced while it is in use",
-        "stop the bridge, put the file back (or a backup of it), and start the bridge again; until "
-        "then no message is taken",
-    )
-
-
 def newer_schema(revision: str, known: str) -> StoreError:
     """The fault where the database is of a later version than this one."""
     return StoreError(
         f"the database was written by a newer letta-matrix (schema {revision}, this one knows "
         f"{known})",
         "upgrade letta-matrix",
-    )
-
-
-def half_copied() -> StoreError:
-    """The fault where a copy into the database has not come to its end."""
-    return StoreError(
-        "the database is being copied into, or that was cut off",
-        "run `letta-matrix database copy` again: it begins anew",
     )
 
 

@@ -15,6 +15,7 @@ BLOCKED = ""
 
 _TYPED, _REPLACED = "typed in ", "portal before "
 _ENCRYPTED, _WITH = "encrypted portal ", "contact in "
+_FACTS = (_TYPED, _REPLACED, _ENCRYPTED, _WITH)
 """Keys in `meta`, each with a room's id behind it."""
 
 
@@ -58,10 +59,8 @@ class PortalBook:
         self._contacts: dict[tuple[str, str], Contact] = {}
         self._claims: dict[str, frozenset[str]] = {}
         self._claimants: dict[tuple[str, str], set[str]] = {}
-        self._typed: dict[str, float] = {}
+        self._facts: dict[str, str] = {}
         self._after: dict[str, str] = {}
-        self._encrypted: set[str] = set()
-        self._with: dict[str, str] = {}
 
     async def load(self) -> None:
         for portal in await self._database.records(Portal, select(portals)):
@@ -71,14 +70,10 @@ class PortalBook:
         for row in await self._database.rows(select(portal_ghosts)):
             self._claimed(row["name"], row["user_id"], row["identifiers"])
         for row in await self._database.rows(select(meta)):
-            if row["key"].startswith(_TYPED):
-                self._typed[row["key"].removeprefix(_TYPED)] = float(row["value"])
-            elif row["key"].startswith(_REPLACED):
+            if row["key"].startswith(_REPLACED):
                 self._after[row["key"].removeprefix(_REPLACED)] = row["value"]
-            elif row["key"].startswith(_ENCRYPTED):
-                self._encrypted.add(row["key"].removeprefix(_ENCRYPTED))
-            elif row["key"].startswith(_WITH):
-                self._with[row["key"].removeprefix(_WITH)] = row["value"]
+            elif row["key"].startswith(_FACTS):
+                self._facts[row["key"]] = row["value"]
 
     def portal(self, room_id: str) -> Portal | None:
         return self._portals.get(room_id)
@@ -104,10 +99,8 @@ class PortalBook:
         alone there is left alone in this one, and what was said there counts. All at once: half
         of it would let agents speak where they are to be silent."""
         room_id, until = portal.room_id, self.typed_until(old.room_id)
-        typed = {room_id: until} if until > self.typed_until(room_id) else {}
-        rows = {_REPLACED + old.room_id: room_id} | {
-            _TYPED + where: str(at) for where, at in typed.items()
-        }
+        typed = {_TYPED + room_id: str(until)} if until > self.typed_until(room_id) else {}
+        rows = {_REPLACED + old.room_id: room_id, **typed}
         named = (replacing(meta, {"key": key, "value": value}) for key, value in rows.items())
         await self._database.execute(
             delete(portals).where(portals.c.room_id == old.room_id),
@@ -119,7 +112,7 @@ class PortalBook:
         self._portals[room_id] = portal
         self._after.pop(room_id, None)
         self._after[old.room_id] = room_id
-        self._typed |= typed
+        self._facts |= typed
         self.changes.tell()
 
     def rooms(self, portal: Portal) -> list[str]:
@@ -139,35 +132,28 @@ class PortalBook:
     def typed_until(self, room_id: str) -> float:
         """Until when (Unix time) a portal is left to the person who has written there, 0 for no
         such time."""
-        return self._typed.get(room_id, 0.0)
+        return float(self._facts.get(_TYPED + room_id, 0.0))
 
     async def typed(self, room_id: str, until: float) -> None:
         """A person has written in a portal, and is left alone there `until` then."""
-        row = {"key": _TYPED + room_id, "value": str(until)}
-        await self._database.execute(*replacing(meta, row))
-        self._typed[room_id] = until
+        await self._note(_TYPED + room_id, str(until))
 
     def ghost_in(self, room_id: str) -> str:
         """Who was last seen on the other side of a talk of two, "" for nobody."""
-        return self._with.get(room_id, "")
+        return self._facts.get(_WITH + room_id, "")
 
     async def met(self, room_id: str, ghost: str) -> None:
         """Somebody is on the other side of a talk of two: after a restart that is known before
         anybody has looked who is in the room."""
-        if self._with.get(room_id) != ghost:
-            await self._database.execute(*replacing(meta, {"key": _WITH + room_id, "value": ghost}))
-            self._with[room_id] = ghost
+        await self._note(_WITH + room_id, ghost)
 
     def is_encrypted(self, room_id: str) -> bool:
         """Whether nothing that is said in a portal can be read."""
-        return room_id in self._encrypted
+        return _ENCRYPTED + room_id in self._facts
 
     async def encrypt(self, room_id: str) -> None:
         """A portal is encrypted, which no room ceases to be."""
-        if room_id not in self._encrypted:
-            row = {"key": _ENCRYPTED + room_id, "value": "1"}
-            await self._database.execute(*replacing(meta, row))
-            self._encrypted.add(room_id)
+        await self._note(_ENCRYPTED + room_id, "1")
 
     def contact(self, name: str, contact: str) -> Contact | None:
         """What was decided about a contact of a bridge."""
@@ -203,6 +189,11 @@ class PortalBook:
         await self._database.execute(*replacing(portal_ghosts, values))
         self._claimed(name, user_id, identifiers)
         self.changes.tell()
+
+    async def _note(self, key: str, value: str) -> None:
+        if self._facts.get(key) != value:
+            await self._database.execute(*replacing(meta, {"key": key, "value": value}))
+            self._facts[key] = value
 
     def _claimed(self, name: str, user_id: str, identifiers: Collection[str]) -> None:
         for identifier in self.claims(user_id):

@@ -15,6 +15,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from letta_matrix.common.lenient_json import loads
 from letta_matrix.store import postgres_faults as faults
+from letta_matrix.store.faults import StoreError
 
 _DEFAULTS = {
     "application_name": "letta-matrix",
@@ -54,7 +55,11 @@ def parameters_for(url: URL) -> dict[str, str]:
     known = {one.keyword.decode() for one in pq.Conninfo.get_defaults()}
     given = url.query.items()
     if odd := [name for name, value in given if name not in known or not isinstance(value, str)]:
-        raise faults.unknown_options(odd)
+        raise StoreError(
+            "`database.url` has behind its `?` what PostgreSQL does not know, or twice: "
+            f"{', '.join(odd)}",
+            "correct it, or take it out",
+        )
     return {key: value for key, value in _DEFAULTS.items() if key not in url.query} | _ENCODING
 
 
@@ -89,7 +94,11 @@ def set_up(connection: psycopg.Connection[Any], record: ConnectionPoolEntry) -> 
     if version < faults.OLDEST:
         # First: it does not know all that is set below.
         connection.close()
-        raise faults.too_old(f"PostgreSQL at {host}", version)
+        raise StoreError(
+            f"PostgreSQL at {host} is PostgreSQL {version // 10_000}, and at least "
+            f"{faults.OLDEST // 10_000} is needed",
+            "upgrade the server",
+        )
     connection.adapters.register_dumper(str, _TextDumper)
     *server, mark = connection.execute(_SERVER, prepare=False).fetchone() or (None,)
     if mark:

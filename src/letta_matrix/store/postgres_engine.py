@@ -10,7 +10,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from letta_matrix.store import postgres_faults as faults
 from letta_matrix.store.engine import revision_in
-from letta_matrix.store.faults import StoreUnavailable
+from letta_matrix.store.faults import StoreError, StoreUnavailable
 from letta_matrix.store.postgres_address import place_of
 from letta_matrix.store.strangers import check_tables
 
@@ -19,9 +19,11 @@ try:
 
     from letta_matrix.store import postgres_connection as connections
 except ModuleNotFoundError as error:
-    raise faults.no_driver() from error
+    raise StoreError(
+        "`database.url` names PostgreSQL, whose driver is not installed",
+        "install it: `pip install 'letta-matrix[postgres]'`",
+    ) from error
 
-_WRITES = "letta_matrix_writes"
 _PAUSE = 0.2
 IN_USE = 0x6C65747461
 """The advisory lock that every open database shares; who has it alone is disturbed by nobody."""
@@ -74,7 +76,10 @@ class PostgresEngine:
             about = connection.execute(_ABOUT).one()
             tables = connection.execute(_TABLES).all()
         if about.encoding != "UTF8":
-            raise faults.wrong_encoding(self.place, about.encoding)
+            raise StoreError(
+                f"{self.place}: the database is encoded in {about.encoding}, not in UTF8",
+                "make another one: `CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0`",
+            )
         if writes and about.follows:
             raise faults.read_only(self.place)
         check_tables(
@@ -164,8 +169,18 @@ class PostgresEngine:
         if not self._take:
             return
         got = connection.execute(self._take.encode(), (IN_USE,)).fetchone()
-        if got != (True,):
-            raise faults.in_use(self.place) if self._take == _ALONE else faults.taken(self.place)
+        if got == (True,):
+            return
+        if self._take == _ALONE:
+            raise StoreError(
+                f"{self.place}: the database is in use by another letta-matrix",
+                "stop every bridge that it is the database of",
+            )
+        raise StoreError(
+            f"{self.place}: the database is being copied or put back by another letta-matrix, or "
+            "changed",
+            "wait until that has ended",
+        )
 
 
 def _made(url: URL) -> Engine:
@@ -184,7 +199,9 @@ def _made(url: URL) -> Engine:
             use_native_hstore=False,
         )
     except ArgumentError:
-        raise faults.odd_servers() from None
+        raise StoreError(
+            "`database.url` should name as many ports as servers, each a number", "correct it"
+        ) from None
     event.listen(engine, "do_connect", _connect)
     event.listen(engine, "connect", connections.set_up)
     event.listen(engine, "checkout", connections.check_out)

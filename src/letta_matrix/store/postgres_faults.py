@@ -1,9 +1,9 @@
 """What a PostgreSQL server is called, what can be wrong with it, and what to do then."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-from letta_matrix.store.faults import StoreDamaged, StoreError, StoreUnavailable, StoreUnsure
+from letta_matrix.store.faults import StoreDamaged, StoreUnavailable, StoreUnsure
 
 _LONGEST = 300
 OLDEST = 140_000
@@ -139,57 +139,9 @@ def unknown_outcome(place: str) -> StoreUnsure:
     )
 
 
-def too_old(place: str, version: int) -> StoreError:
-    """The fault for a server of an earlier version (its `server_version_num`)."""
-    return StoreError(
-        f"{place} is PostgreSQL {version // 10_000}, and at least {OLDEST // 10_000} is needed",
-        "upgrade the server",
-    )
-
-
-def wrong_encoding(place: str, encoding: str) -> StoreError:
-    """The fault for a database that cannot hold whatever people write."""
-    return StoreError(
-        f"{place}: the database is encoded in {encoding}, not in UTF8",
-        "make another one: `CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0`",
-    )
-
-
 def read_only(place: str) -> StoreUnavailable:
     """The fault for a server that follows another one."""
     return StoreUnavailable(f"{place} is a standby, which can only be read", _PRIMARY)
-
-
-def taken(place: str) -> StoreError:
-    """The fault for a database that a command has for itself, to copy into it, say."""
-    return StoreError(
-        f"{place}: the database is being copied or put back by another letta-matrix, or changed",
-        "wait until that has ended",
-    )
-
-
-def in_use(place: str) -> StoreError:
-    """The fault where bridges have a database open that somebody wants for themselves."""
-    return StoreError(
-        f"{place}: the database is in use by another letta-matrix",
-        "stop every bridge that it is the database of",
-    )
-
-
-def unknown_options(names: Iterable[str]) -> StoreError:
-    """The fault for what stands behind the `?` and means nothing there."""
-    return StoreError(
-        f"`database.url` has behind its `?` what PostgreSQL does not know, or twice: "
-        f"{', '.join(names)}",
-        "correct it, or take it out",
-    )
-
-
-def odd_servers() -> StoreError:
-    """The fault for servers and ports that do not go together."""
-    return StoreError(
-        "`database.url` should name as many ports as servers, each a number", "correct it"
-    )
 
 
 def shared_session(host: str) -> StoreUnavailable:
@@ -197,12 +149,4 @@ def shared_session(host: str) -> StoreUnavailable:
     theirs, and statements of theirs be executed in the place of ours."""
     return StoreUnavailable(
         f"PostgreSQL at {host}: a pooler in between gives our connection to others, too", _POOLER
-    )
-
-
-def no_driver() -> StoreError:
-    """The fault where nobody has installed what talks to PostgreSQL."""
-    return StoreError(
-        "`database.url` names PostgreSQL, whose driver is not installed",
-        "install it: `pip install 'letta-matrix[postgres]'`",
     )

@@ -57,12 +57,9 @@ async def forbid_as_in(database: Database, present: Database) -> int:
     paused = await present.rows(select(room_settings).where(room_settings.c.paused))
     statements: list[Executable] = [_taken_back(kept)]
     # Also those that the backup does not know: learnt anew, they would not be held.
-    for row in held:
-        statements += replacing(portals, dict(row))
-    for row in contacts:
-        statements += replacing(portal_contacts, dict(row))
-    for row in paused:
-        statements += replacing(room_settings, dict(row))
+    for table, rows in ((portals, held), (portal_contacts, contacts), (room_settings, paused)):
+        for row in rows:
+            statements += replacing(table, dict(row))
     await database.execute(*statements)
     return await _end_tokens(database, valid)
 

@@ -24,7 +24,6 @@ from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.power_levels import level_of
-from letta_matrix.matrix.server_admin import ServerAdmin
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.store.agents import (
     ANSWERED_UNTIL,
@@ -61,11 +60,10 @@ class _Failed(Exception):
 
 @part
 class Adopting:
-    """`admin` is None where no credentials are configured."""
+    """Works by impersonation, and with what help the configuration's credentials give."""
 
     _homeserver: Homeserver
     _users: OldUsers
-    _admin: ServerAdmin | None
     _help: ServerHelp
     _directory: AgentDirectory
     _rules: Rules
@@ -112,7 +110,7 @@ class Adopting:
         ends = Step.LOGINS in one.steps and await self._tried(
             notes, "its logins stay", self._end_logins(ghost)
         )
-        if ends and self._admin is not None:
+        if ends and self._help.admin is not None:
             marks |= {LOGINS_ENDED: True, "password": None}
         await self._store(one, {**marks, "sole": False if one.sessions and not ends else None})
 
@@ -159,8 +157,8 @@ class Adopting:
         await old.leave(one.room_id)
 
     async def _end_logins(self, user: Intent) -> None:
-        if self._admin is not None:
-            await self._admin.set_password(user.user_id, random_password(), sign_out=True)
+        if self._help.admin is not None:
+            await self._help.admin.set_password(user.user_id, random_password(), sign_out=True)
         else:
             await user.end_sessions()
 

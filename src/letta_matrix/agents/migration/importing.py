@@ -93,7 +93,7 @@ async def importing(
     )
     async with old_users(homeserver, config.bot_user_id, helped.admin) as users:
         survey = Survey(homeserver, users, helped.admin, rules)
-        adopting = Adopting(homeserver, users, helped.admin, helped, directory, rules)
+        adopting = Adopting(homeserver, users, helped, directory, rules)
         yield Importing(homeserver, directory, survey, adopting, rules)
 
 

@@ -2,8 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import aclosing
 
 import structlog
 from mautrix.errors import MatrixRequestError
@@ -24,7 +23,7 @@ _LOGIN_TIME = 5.0
 
 class OldUsers:
     """Those of a domain: ours are impersonated, of others an admin opens sessions when they are
-    needed, and where there is none their passwords do at once. Sessions end with `close`."""
+    needed, and where there is none their passwords do at once. Sessions end with `aclose`."""
 
     def __init__(self, homeserver: Homeserver, bot_user_id: str, admin: ServerAdmin | None) -> None:
         self._homeserver = homeserver
@@ -58,7 +57,7 @@ class OldUsers:
                 self._tokens[who] = await self._admin.session_of(who)
         return Intent(self._homeserver.with_token(self._tokens[who]), who)
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """End the sessions that were opened."""
         for who, token in self._tokens.items():
             try:
@@ -86,13 +85,8 @@ class OldUsers:
         return ""
 
 
-@asynccontextmanager
-async def old_users(
+def old_users(
     homeserver: Homeserver, bot_user_id: str, admin: ServerAdmin | None
-) -> AsyncGenerator[OldUsers]:
+) -> aclosing[OldUsers]:
     """Their sessions end with the block."""
-    users = OldUsers(homeserver, bot_user_id, admin)
-    try:
-        yield users
-    finally:
-        await users.close()
+    return aclosing(OldUsers(homeserver, bot_user_id, admin))
