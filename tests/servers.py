@@ -57,11 +57,16 @@ _HELD: list[socket.socket] = []
 def free_port() -> int:
     """A TCP port of loopback that nobody else gets as long as this process lives, not even while
     the server on it is down: it stays bound here, and servers listen with SO_REUSEADDR."""
+    _HELD.append(held := held_port())
+    return int(held.getsockname()[1])
+
+
+def held_port() -> socket.socket:
+    """The same until this socket is closed."""
     held = socket.socket()
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     held.bind(("127.0.0.1", 0))
-    _HELD.append(held)
-    return int(held.getsockname()[1])
+    return held
 
 
 def has_ipv6() -> bool:

@@ -67,7 +67,7 @@ async def test_it_tells_when_the_homeserver_is_away(
     assert bridge.health.told()["troubles"] == []
     assert bridge.health.told()["runtimes"] == {"memory": {}}
     with capture_logs() as logs:
-        await fake.stop()
+        await fake.go_away()
         await eventually(lambda: not bridge.is_ready())
         assert bridge.health.told()["troubles"] == ["the homeserver cannot be reached"]
         await fake.start()

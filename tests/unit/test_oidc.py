@@ -332,7 +332,7 @@ async def test_an_issuer_that_is_away(
     door: Authenticator, issuer: FakeIssuer, clock: Clock
 ) -> None:
     clock.stop()
-    await issuer.stop()
+    await issuer.go_away()
     with capture_logs() as logs:
         for _ in range(100):
             with pytest.raises(IdentityUnavailable, match="Try again in a minute"):
@@ -342,7 +342,7 @@ async def test_an_issuer_that_is_away(
     clock.advance(issuer_module._FIRST_PAUSE)
     assert await door.identify(issuer.token())
     # Known keys outlive a short absence, not a long one.
-    await issuer.stop()
+    await issuer.go_away()
     clock.advance(issuer_module._FRESH)
     assert await door.identify(issuer.token())
     clock.advance(issuer_module._STALE)
