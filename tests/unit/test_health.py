@@ -138,6 +138,7 @@ async def test_a_homeserver_that_hangs_from_the_start_is_waited_for_aloud(
     fake: FakeHomeserver, database_file: Path, clock: Clock
 ) -> None:
     answers = fake.hold(".")
+    clock.stop()
     bridge = Bridge(config_on(fake, database_file), [MemoryRuntime()])
     await bridge.start()
     await eventually(lambda: fake.matching("ping"))
