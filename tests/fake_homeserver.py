@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from aiohttp import web
+from tests.servers import held_port
 
 Json = dict[str, Any]
 Answer = tuple[int, Json]
@@ -97,6 +99,7 @@ class FakeHomeserver:
         self._held: list[tuple[re.Pattern[str], asyncio.Event]] = []
         self.tls: ssl.SSLContext | None = None
         self._runner: web.AppRunner | None = None
+        self._kept: socket.socket | None = None
         self._numbers = iter(range(1, 1_000_000))
 
     @property
@@ -110,19 +113,28 @@ class FakeHomeserver:
         return len(server.connections) if server else 0
 
     async def start(self) -> None:
-        """Listen; the second time on the same port."""
+        """Listen; after `go_away` on the same port."""
+        if self._kept is None:
+            self._kept = held_port()
+            self.port = int(self._kept.getsockname()[1])
         app = web.Application(client_max_size=2**26)
         app.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         where = "127.0.0.1", self.port
         await web.TCPSite(self._runner, *where, reuse_address=True, ssl_context=self.tls).start()
-        self.port = int(self._runner.addresses[0][1])
 
-    async def stop(self) -> None:
+    async def go_away(self) -> None:
+        """Listen no more until the next `start`; nobody else gets the port meanwhile."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+
+    async def stop(self) -> None:
+        await self.go_away()
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
 
     def fail(self, pattern: str, *faults: Fault) -> None:
         """The next requests that match `pattern` meet these faults, one each."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import time
 from typing import Any
 
@@ -9,6 +10,7 @@ import jwt
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import get_default_algorithms
+from tests.servers import held_port
 
 AUDIENCE = "https://matrix.example/mcp"
 Key = tuple[str, Any]
@@ -57,24 +59,34 @@ class FakeIssuer:
         self.held: asyncio.Event | None = None
         self.port = 0
         self._runner: web.AppRunner | None = None
+        self._kept: socket.socket | None = None
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/realm"
 
     async def start(self) -> None:
-        """Listen; the second time on the same port."""
+        """Listen; after `go_away` on the same port."""
+        if self._kept is None:
+            self._kept = held_port()
+            self.port = int(self._kept.getsockname()[1])
         app = web.Application()
         app.router.add_get("/{path:.*}", self._handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True).start()
-        self.port = int(self._runner.addresses[0][1])
 
-    async def stop(self) -> None:
+    async def go_away(self) -> None:
+        """Listen no more until the next `start`; nobody else gets the port meanwhile."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+
+    async def stop(self) -> None:
+        await self.go_away()
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
 
     def token(
         self,

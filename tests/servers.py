@@ -61,19 +61,12 @@ _OFFSETS: set[int] = set()
 def free_port() -> int:
     """A TCP port of loopback that nobody else gets as long as this process lives, not even while
     the server on it is down: it stays bound here, and servers listen with SO_REUSEADDR."""
-    held = _taken()
-    _HELD.append(held)
+    _HELD.append(held := held_port())
     return int(held.getsockname()[1])
 
 
-@contextmanager
-def kept_port() -> Generator[int]:
-    """The same as long as the block lasts."""
-    with _taken() as held:
-        yield int(held.getsockname()[1])
-
-
-def _taken() -> socket.socket:
+def held_port() -> socket.socket:
+    """The same until this socket is closed."""
     held = socket.socket()
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     held.bind(("127.0.0.1", 0))

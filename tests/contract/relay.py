@@ -5,6 +5,8 @@ import ssl
 from dataclasses import dataclass, field
 from typing import Self
 
+from tests.servers import free_port
+
 
 @dataclass
 class Relay:
@@ -13,7 +15,7 @@ class Relay:
     proxy that speaks that."""
 
     target: int
-    port: int = 0
+    port: int = field(default_factory=free_port)
     tls: ssl.SSLContext | None = None
     _passes: asyncio.Event = field(default_factory=asyncio.Event)
     _server: asyncio.Server | None = None
@@ -27,11 +29,10 @@ class Relay:
         await self.down()
 
     async def up(self) -> None:
-        """Take connections, always at the same port."""
+        """Take connections, always at the same port, which nobody else gets meanwhile."""
         self._server = await asyncio.start_server(
             self._accept, "127.0.0.1", self.port, ssl=self.tls
         )
-        self.port = int(self._server.sockets[0].getsockname()[1])
         self._passes.set()
 
     def part(self) -> None:

@@ -86,7 +86,7 @@ async def test_a_question_on_its_way_is_answered(stage: Stage, fake: FakeHomeser
 async def test_what_cannot_be_looked_at_waits(
     stage: Stage, fake: FakeHomeserver, asked: Approval, clock: Clock
 ) -> None:
-    await fake.stop()
+    await fake.go_away()
     answer = asyncio.ensure_future(allow(stage, asked))
     await clock.until(answer.done, step=1)
     with pytest.raises(HomeserverUnavailable):

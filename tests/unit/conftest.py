@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.fake_homeserver import FakeHomeserver
-from tests.servers import kept_port
 
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.pacing import Pacer
@@ -89,11 +88,9 @@ async def directory(database: Database) -> AgentDirectory:
 @pytest.fixture
 async def fake() -> AsyncGenerator[FakeHomeserver]:
     server = FakeHomeserver()
-    # Some go down and come back, and are to find their port free.
-    with kept_port() as server.port:
-        await server.start()
-        yield server
-        await server.stop()
+    await server.start()
+    yield server
+    await server.stop()
 
 
 @pytest.fixture

@@ -388,6 +388,7 @@ async def test_a_thread_is_known_through_a_restart_before_its_first_answer(
     stage: Stage, fake: FakeHomeserver, clock: Clock
 ) -> None:
     await stage.stores.rooms.joined("!shared:test", "@agent_1:test", direct=False)
+    clock.stop()  # or the room would be told that its runtime is away
     stage.runtime.available = False
     question = message("@agent_1 hello", "!shared:test")
     await stage.admit(question)

@@ -67,7 +67,7 @@ async def test_it_tells_when_the_homeserver_is_away(
     assert bridge.health.told()["troubles"] == []
     assert bridge.health.told()["runtimes"] == {"memory": {}}
     with capture_logs() as logs:
-        await fake.stop()
+        await fake.go_away()
         await eventually(lambda: not bridge.is_ready())
         assert bridge.health.told()["troubles"] == ["the homeserver cannot be reached"]
         await fake.start()
@@ -138,6 +138,7 @@ async def test_a_homeserver_that_hangs_from_the_start_is_waited_for_aloud(
     fake: FakeHomeserver, database_file: Path, clock: Clock
 ) -> None:
     answers = fake.hold(".")
+    clock.stop()
     bridge = Bridge(config_on(fake, database_file), [MemoryRuntime()])
     await bridge.start()
     await eventually(lambda: fake.matching("ping"))

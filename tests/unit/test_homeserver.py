@@ -184,7 +184,7 @@ async def test_markers_of_others_and_odd_ones_are_not_mistaken(
 async def test_a_homeserver_that_is_away_and_comes_back(
     fake: FakeHomeserver, ghost: Intent, pauses: Pauses
 ) -> None:
-    await fake.stop()
+    await fake.go_away()
     sending = asyncio.create_task(send(ghost))
     await eventually(ghost.homeserver.outage.is_set)
     await fake.start()
@@ -196,7 +196,7 @@ async def test_a_homeserver_that_is_away_and_comes_back(
 async def test_patience_has_an_end_where_one_is_given(
     fake: FakeHomeserver, ghost: Intent, clock: Clock, pauses: Pauses
 ) -> None:
-    await fake.stop()
+    await fake.go_away()
     began = clock.now()
     asking = ghost.homeserver.request(Method.GET, ClientPath.v3.capabilities, give_up_after=60)
     with pytest.raises(HomeserverUnavailable, match="does not answer"):

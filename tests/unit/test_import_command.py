@@ -208,7 +208,7 @@ async def test_a_homeserver_that_is_away_or_knows_nothing_of_us(
         fake.fail("whoami", *[Fault(401, {"errcode": "M_UNKNOWN_TOKEN"})] * 100)
         with pytest.raises(NotAllowed, match="does not know our as_token"):
             await clock.through(work.plan([], {}))
-        await fake.stop()
+        await fake.go_away()
         with pytest.raises(NotAllowed, match="the homeserver does not answer"):
             await clock.through(work.plan([], {}))
 
@@ -223,7 +223,7 @@ async def test_a_homeserver_that_goes_away_in_between_ends_it_and_it_goes_on_lat
     passwords = PasswordStore(database)
     async with importing(config, homeserver, directory, passwords) as work:
         plan = await work.plan(mappings, living)
-        await fake.stop()
+        await fake.go_away()
         (outcome,) = await clock.through(work.carry_out(plan), 20)
         assert not outcome.is_whole
         assert "not done: the homeserver does not answer" in outcome.notes[0].what

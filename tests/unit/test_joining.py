@@ -83,6 +83,7 @@ def test_whatever_waits_the_order_stays_and_nothing_is_taken_twice(
 
 
 async def test_files_and_the_question_about_them_are_one_prompt(stage: Stage) -> None:
+    await stage.again(join_messages=3600)
     first = file()
     await stage.admit(first)
     await stage.admit(file(), message("what is in these?"))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.contract.relay import Relay
 from tests.fake_app_server import FakeAppServer
+from tests.servers import free_port
 from tests.unit import keeper_remote_bridge
 from tests.unit.keeper_remote_bridge import (
     TOKEN,
@@ -109,8 +110,7 @@ async def test_who_takes_the_keepers_port_learns_no_token() -> None:
 async def test_nobody_there_is_told_and_tried_again(
     keeper: Keeper, upstream: FakeAppServer, clock: Clock
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = int(taken.getsockname()[1])
+    port = free_port()
     async with attached(port) as bridge:
         await eventually(lambda: "cannot be reached: nothing listens at " in said(bridge))
         with socket.create_server(("127.0.0.1", port)) as listening:

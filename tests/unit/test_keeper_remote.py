@@ -201,6 +201,7 @@ async def test_a_keeper_that_is_gone_without_a_word_is_noticed(
 ) -> None:
     async with attached(port) as bridge:
         await eventually(lambda: bridge.link.up)
+        clock.stop()
         began = clock.now()
         # Signs of life keep it for as long as they come.
         await clock.until(lambda: clock.now() > began + 3 * SILENCE, BEAT / 4)

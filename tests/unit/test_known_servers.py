@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from tests.servers import free_port
-from tests.waiting import within
+from tests.waiting import Clock, eventually, within
 
 from letta_matrix.common.connections import socket_table
 from letta_matrix.common.connections.inherited import VARIABLE, address, handed_down
@@ -145,17 +146,19 @@ async def test_a_server_is_known_by_its_process(tmp_path: Path) -> None:
 
 
 @on_linux
-async def test_who_accepts_nobody_is_waited_for(tmp_path: Path) -> None:
+async def test_who_accepts_nobody_is_waited_for(tmp_path: Path, clock: Clock) -> None:
     """A server that is busy or stopped is no stranger for that."""
     note_process(tmp_path / "pid", os.getpid())
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setblocking(False)
         port: int = listening.getsockname()[1]
         known = KnownServer("server", port, tmp_path / "pid")
-        timeout = aiohttp.ClientTimeout(total=0.1)
         async with aiohttp.ClientSession(connector=CheckedConnector([known])) as http:
+            late = asyncio.create_task(http.get(f"http://127.0.0.1:{port}/"))
+            await eventually(lambda: select.select([listening], [], [], 0)[0])
+            clock.advance(aiohttp.client.DEFAULT_TIMEOUT.total or 0)
             with pytest.raises(TimeoutError):
-                await http.get(f"http://127.0.0.1:{port}/", timeout=timeout)
+                await late
             asking = asyncio.create_task(http.get(f"http://127.0.0.1:{port}/"))
             loop = asyncio.get_running_loop()
             first, _ = await within(loop.sock_accept(listening))

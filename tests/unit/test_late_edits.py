@@ -1,14 +1,15 @@
 """An edit that comes after the last one of its message, as the system still held it when a bridge
 was cut off, is taken back; nothing else is."""
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
 from tests.builders import message
 from tests.fake_homeserver import FakeHomeserver, Json
-from tests.scripts import DONE
+from tests.scripts import DONE, until
 from tests.stage import Stage
-from tests.waiting import Clock, settled
+from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.matrix.content import CURSOR, LIVE, MARKER, edit_content
 from letta_matrix.runtimes.protocol import TextDelta, TurnEvent, TurnRequest
@@ -17,18 +18,21 @@ ROOM, GHOST = "!1:test", "@agent_1:test"
 
 
 @pytest.fixture
-async def answer(stage: Stage, fake: FakeHomeserver, clock: Clock) -> list[Json]:
+async def answer(stage: Stage, fake: FakeHomeserver) -> list[Json]:
     """What an agent has said to the end, as the homeserver has it: a message and its last edit."""
+    is_shown = asyncio.Event()
 
     def count(_request: TurnRequest) -> Iterator[TurnEvent | float]:
         yield TextDelta("0", "One, ")
-        yield 1.0
+        yield from until(is_shown)
         yield TextDelta("0", "two, three.")
         yield DONE
 
     stage.runtime.script = count
     await stage.admit(message("count"))
-    await clock.until(lambda: stage.dispatcher.queues.waiting == 0, step=0.05)
+    await eventually(lambda: fake.messages(ROOM))
+    is_shown.set()
+    await stage.idle()
     said = fake.messages(ROOM)
     assert fake.bodies(ROOM) == ["One, two, three."]
     assert len(said) > 1

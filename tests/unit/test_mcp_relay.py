@@ -100,6 +100,8 @@ async def relayed(door: Door, token: str = "") -> AsyncGenerator[Client]:
 
 
 async def test_a_session_outlives_the_bridge(door: Door, clock: Clock) -> None:
+    await door.sockets.close()
+    await door.renew(port := free_port())
     async with relayed(door) as client:
         await client.begin()
         client.send("resources/subscribe", 1, uri=MESSAGES)
@@ -107,7 +109,6 @@ async def test_a_session_outlives_the_bridge(door: Door, clock: Clock) -> None:
         client.send("tools/call", 2, name="wait", arguments={})
         await eventually(lambda: door.fake.waiting)
         clock.stop()
-        port = door.sockets.port
         await within(door.sockets.close())
         error = (await client.answer(2))["error"]
         assert error["code"] == -32000

@@ -31,7 +31,6 @@ from tests.fake_issuer import (
     public_jwk,
     rsa_key,
 )
-from tests.servers import kept_port
 from tests.waiting import Clock, eventually
 
 from letta_matrix.access import issuer as issuer_module
@@ -72,10 +71,9 @@ async def people(
 async def issuer_of(keys: dict[str, Key]) -> AsyncGenerator[FakeIssuer]:
     server = FakeIssuer()
     server.keys = dict(keys)
-    with kept_port() as server.port:
-        await server.start()
-        yield server
-        await server.stop()
+    await server.start()
+    yield server
+    await server.stop()
 
 
 async def door_for(issuer: FakeIssuer, people: Database) -> Authenticator:
@@ -334,7 +332,7 @@ async def test_an_issuer_that_is_away(
     door: Authenticator, issuer: FakeIssuer, clock: Clock
 ) -> None:
     clock.stop()
-    await issuer.stop()
+    await issuer.go_away()
     with capture_logs() as logs:
         for _ in range(100):
             with pytest.raises(IdentityUnavailable, match="Try again in a minute"):
@@ -344,7 +342,7 @@ async def test_an_issuer_that_is_away(
     clock.advance(issuer_module._FIRST_PAUSE)
     assert await door.identify(issuer.token())
     # Known keys outlive a short absence, not a long one.
-    await issuer.stop()
+    await issuer.go_away()
     clock.advance(issuer_module._FRESH)
     assert await door.identify(issuer.token())
     clock.advance(issuer_module._STALE)

@@ -74,7 +74,7 @@ class Bench:
 
 
 def runtime_at(url: str, **settings: Any) -> OpenAICompatible:
-    given = {"type": "openai_compatible", "url": url, "request_timeout": 5, **settings}
+    given = {"type": "openai_compatible", "url": url, **settings}
     return OpenAICompatible(OpenAICompatibleRuntime.model_validate(given))
 
 

@@ -50,7 +50,7 @@ async def test_a_restart_is_noticed(
     async with watching(homeserver) as gone:
         await eventually(lambda: fake.connections)
         await settled(gone)
-        await fake.stop()
+        await fake.go_away()
         assert await within(gone) is ServerState.AWAY
     back = asyncio.create_task(until_back(homeserver))
     await eventually(lambda: len(looks) > 1)
