@@ -52,6 +52,8 @@ _COMPILED = Path(__file__).parents[1] / "build" / "node-cache"
 _FLUSH = 'import{flushCompileCache}from"node:module";setTimeout(flushCompileCache,5e3).unref()'
 _KEEPING = f"data:text/javascript,{quote(_FLUSH)}"
 _HELD: list[socket.socket] = []
+_APART = 16
+"""No two stacks whose offsets are different multiples of it share a port."""
 
 
 def free_port() -> int:
@@ -75,9 +77,14 @@ def has_ipv6() -> bool:
 
 
 def free_offset() -> int:
-    """An offset at which each port of an embedded stack is free."""
+    """An offset at which each port of an embedded stack is free, and which no other process of
+    xdist gets: on what that has been given nobody may listen yet, or for a moment nobody does."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     # Below the ports that the kernel gives to whoever connects somewhere.
-    for offset in random.sample(range(100, 32768 - Ports().appservice), 100):
+    most = 32768 - Ports().appservice
+    offsets = range(_APART * (10 + worker), most, _APART * workers)
+    for offset in random.sample(offsets, len(offsets)):
         try:
             Ports.with_offset(offset).check_free(0)
         except StackError:
