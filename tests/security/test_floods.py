@@ -2,12 +2,12 @@
 
 import io
 import signal
+import time
 from asyncio.subprocess import Process
 from typing import Any
 
 import pytest
 from PIL import Image
-from sqlalchemy import text
 from tests.builders import invite, message, reaction, said_in
 from tests.fake_homeserver import FakeHomeserver
 from tests.stage import Stage
@@ -15,6 +15,7 @@ from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.conversations import notices, prompts
 from letta_matrix.matrix.reactions import STOP
+from letta_matrix.matrix.server_clock import ServerClock
 
 FLOOD = 600
 OTHER, ADMIN = "@bob:test", "@root:test"
@@ -23,11 +24,6 @@ ROOM, SHARED = "!1:test", "!shared:test"
 
 def told(fake: FakeHomeserver, room_id: str = ROOM) -> int:
     return fake.bodies(room_id).count(notices.OVER_BUDGET)
-
-
-async def a_minute_passes(stage: Stage) -> None:
-    change = text("UPDATE turns SET sent_at = sent_at - 60")
-    await stage.stores.database.execute(change)
 
 
 async def answered(stage: Stage, clock: Clock) -> None:
@@ -82,13 +78,21 @@ async def test_once_it_eases_they_are_answered_and_told_again(
     await eventually(lambda: told(fake) == 2)
 
 
-async def test_a_minute_has_its_limit_too(stage: Stage, fake: FakeHomeserver) -> None:
+async def test_a_minute_has_its_limit_too(
+    stage: Stage, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = [time.time()]
+    monkeypatch.setattr(ServerClock, "now", lambda _: at[0])
     await stage.again(person_per_minute=4)
+
+    def sent(words: str) -> dict[str, Any]:
+        return message(words, origin_server_ts=int(at[0] * 1000))
+
     for number in range(9):
-        await stage.tell(message(str(number)))
+        await stage.tell(sent(str(number)))
     assert (len(stage.runtime.asked), told(fake)) == (4, 1)
-    await a_minute_passes(stage)
-    await stage.tell(message("later"))
+    at[0] += 61
+    await stage.tell(sent("later"))
     assert fake.bodies(ROOM)[-1] == "echo: later"
 
 

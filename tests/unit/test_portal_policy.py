@@ -4,7 +4,7 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.builders import agent
 from tests.portal_kit import BOB, BOT, GHOST, LINE, PORTAL, SELF, settings
@@ -50,6 +50,11 @@ def test_the_surest_and_longest_route_counts() -> None:
     assert routes.of(["+12"]) == "usa"
     assert routes.of(["net_ann"]) == "all"
     assert Routes({}).of(["net_ann"]) is None
+
+
+def test_a_name_behind_its_kind_and_a_blank_is_that_name() -> None:
+    assert normal("tel: Ann") == normal("ann")
+    assert Routes({"irc: ann": "one"}).of([normal("Ann")]) == "one"
 
 
 def test_what_admins_decide_comes_before_the_configuration() -> None:
@@ -129,5 +134,6 @@ def test_a_change_of_clocks_moves_the_end_of_quiet_hours() -> None:
 
 
 @given(st.text(max_size=40))
+@example("sms: Ann")
 def test_names_are_compared_as_they_are_kept(contact: str) -> None:
     assert normal(normal(contact)) == normal(contact)

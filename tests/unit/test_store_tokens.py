@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, Engine, event, text
+from tests.waiting import DEADLINE
 
 from letta_matrix.store.database import Database, database_url
 from letta_matrix.store.tokens import AccessToken, TokenStore
@@ -67,10 +68,10 @@ async def test_who_shows_a_token_waits_for_no_write(
 
     def write(_: Connection) -> None:
         writing.set()
-        assert done.wait(10)
+        assert done.wait(DEADLINE)
 
     busy = asyncio.create_task(database.write(write))
-    assert await asyncio.to_thread(writing.wait, 10)
+    assert await asyncio.to_thread(writing.wait, DEADLINE)
     assert await store.get("a1") == TOKEN
     done.set()
     await busy

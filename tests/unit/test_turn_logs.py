@@ -47,7 +47,8 @@ async def test_two_turns_side_by_side_are_told_apart(
     events = [message("one"), message("two", "!2:test")]
     turns = [turn_id_of(event["event_id"], f"agent-{n}") for n, event in enumerate(events, 1)]
     busy = Fault(502, {"errcode": "M_UNKNOWN", "error": "x"})
-    stage.fake.fail("/send/m.room.message", *[busy] * 4)
+    for number in (1, 2):
+        stage.fake.fail(f"!{number}:test/send/m.room.message", busy, busy)
     await stage.admit(*events)
     await clock.until(lambda: len(stage.fake.matching("/send/m.room.message")) >= 6)
     await uses_a_tool(stage, "agent-1")

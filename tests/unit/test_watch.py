@@ -145,9 +145,9 @@ async def test_a_server_that_hangs_up_at_once_is_not_hammered(clock: Clock) -> N
 async def test_one_that_hangs_is_noticed_though_nothing_is_asked_of_it(
     fake: FakeHomeserver, homeserver: Homeserver, looks: list[ServerState], clock: Clock
 ) -> None:
+    clock.stop()
     async with watching(homeserver) as gone:
         await eventually(lambda: fake.connections)
-        clock.stop()
         clock.advance(14)
         await settled(gone)
         assert not looks

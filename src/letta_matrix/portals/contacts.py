@@ -11,7 +11,7 @@ EVERYBODY = "*"
 
 def normal(contact: str) -> str:
     """A contact as it is compared: numbers as `+` and digits, anything else in small letters."""
-    text = _URI.sub("", contact.strip(), count=1)
+    text = _URI.sub("", contact.strip(), count=1).strip()
     digits = _BETWEEN_DIGITS.sub("", text)
     if _NUMBER.fullmatch(digits):
         return "+" + digits.removeprefix("+").removeprefix("00" if digits[0] == "0" else "")
