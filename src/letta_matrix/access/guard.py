@@ -6,12 +6,12 @@ which no door knows. MCP demands the check of `Origin` (specification, "Transpor
 """
 
 import ipaddress
-import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from letta_matrix.config import Config
@@ -124,7 +124,12 @@ class Guarded:
         try:
             self._guard.check_scope(scope)
         except Refused as refused:
-            await (_refuse(send, refused) if scope["type"] == "http" else _hang_up(send))
+            if scope["type"] == "http":
+                said = problem(refused.status, refused.slug, str(refused))
+                await said(scope, receive, send)
+            else:
+                # Before it is accepted: the server answers 403 (ASGI, WebSocket, "Close").
+                await send({"type": "websocket.close", "code": 1008})
         else:
             await self._app(scope, receive, send)
 
@@ -150,26 +155,13 @@ def mcp_guard(config: Config) -> Guard:
     )
 
 
-async def _refuse(send: Send, refused: Refused) -> None:
-    body = json.dumps(
-        {
-            "type": PROBLEMS + refused.slug,
-            "title": HTTPStatus(refused.status).phrase,
-            "status": refused.status,
-            "detail": str(refused),
-        }
-    ).encode()
-    headers = [
-        (b"content-type", b"application/problem+json"),
-        (b"content-length", str(len(body)).encode()),
-    ]
-    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def _hang_up(send: Send) -> None:
-    # Before it is accepted: the server answers 403 (ASGI specification, WebSocket, "Close").
-    await send({"type": "websocket.close", "code": 1008})
+def problem(
+    status: int, slug: str, detail: str, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """What a door answers in the API's place, as the API does (RFC 9457)."""
+    title = HTTPStatus(status).phrase
+    document = {"type": PROBLEMS + slug, "title": title, "status": status, "detail": detail}
+    return JSONResponse(document, status, headers, media_type="application/problem+json")
 
 
 def _header(scope: Scope, name: bytes) -> str | None:
