@@ -7,7 +7,7 @@ from letta_matrix.access.principal import Scope
 from letta_matrix.doors.chat.command import Command, CommandContext
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.operations.operation import Operation
-from letta_matrix.operations.typed import Argument, Typed
+from letta_matrix.operations.typed import Argument, Typed, Where
 
 
 def passing_on(operation: Operation[Any], typed: Typed) -> Command:
@@ -20,14 +20,14 @@ def passing_on(operation: Operation[Any], typed: Typed) -> Command:
         }
         return _answer(typed, await context.do(operation.name, **wanted))
 
+    is_admins = operation.scope is Scope.ADMIN and not operation.people
     return Command(
         typed.name,
         run,
         typed.help,
         typed.arguments,
-        typed.aliases,
-        "admin" if operation.scope is Scope.ADMIN and not operation.people else "user",
-        typed.where,
+        permission="admin" if is_admins else "user",
+        scope=Where.MANAGEMENT,
     )
 
 
