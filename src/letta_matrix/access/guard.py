@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from letta_matrix.common.parts import part
 from letta_matrix.config import Config
 
 PROBLEMS = "https://letta-matrix.dev/problems/"
@@ -37,6 +38,7 @@ class Refused(Exception):
         self.slug = slug
 
 
+@part
 class Guard:
     """Knows a door's names and the web pages that may use it.
 
@@ -46,22 +48,20 @@ class Guard:
     names. Accepted as `Origin`: none (no browser), the door's own, `public_url`'s, `origins`.
     """
 
-    def __init__(
-        self,
-        section: str,
-        hostname: str,
-        public_url: str | None,
-        allowed_hosts: Collection[str],
-        origins_key: str,
-        origins: Collection[str],
-    ) -> None:
-        self._section = section
-        self._origins_key = origins_key
-        self._any_address = hostname in _EVERYWHERE
-        self._names = {_plain(name) for name in (*_LOOPBACK, hostname, *allowed_hosts)}
-        self._origins = {_canonical(origin) for origin in origins}
-        if public_url is not None:
-            parts = urlsplit(public_url)
+    _section: str
+    _hostname: str
+    _public_url: str | None
+    _allowed_hosts: Collection[str]
+    _origins_key: str
+    _allowed_origins: Collection[str]
+
+    def __post_init__(self) -> None:
+        named = (*_LOOPBACK, self._hostname, *self._allowed_hosts)
+        self._any_address = self._hostname in _EVERYWHERE
+        self._names = {_plain(name) for name in named}
+        self._origins = {_canonical(origin) for origin in self._allowed_origins}
+        if self._public_url is not None:
+            parts = urlsplit(self._public_url)
             self._names.add(_plain(parts.hostname or ""))
             self._origins.add(_canonical(f"{parts.scheme}://{parts.netloc}"))
 
