@@ -3,8 +3,8 @@
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from letta_matrix.common.once import Once
 from letta_matrix.doors.mcp.services import Services
-from letta_matrix.doors.web.lazy import Once
 
 if TYPE_CHECKING:
     from mcp.server.lowlevel import Server

@@ -11,7 +11,7 @@ from letta_matrix.access.guard import problem
 from letta_matrix.access.metadata import challenge, scope_challenge
 from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.access.refusals import IdentityUnavailable, TooOften, Unauthorized
-from letta_matrix.doors.web.lazy import Once
+from letta_matrix.common.once import Once
 from letta_matrix.operations.records import StoreUnavailable
 
 Admit = Callable[[str | None, str], Awaitable[Principal]]
