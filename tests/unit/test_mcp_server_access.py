@@ -58,7 +58,7 @@ async def test_the_sdk_is_loaded_for_holders_of_tokens_only(
         loaded.append(core)
         raise StoreUnavailable
 
-    monkeypatch.setattr(Core, "server", load)
+    monkeypatch.setattr(Core, "get", load)
     async with http_door(tmp_path, database, client) as mcp:
         for host, known in (("localhost", True), ("anything.example", False)):
             health = await mcp.ask("GET", "/health", Authorization="", Host=host)

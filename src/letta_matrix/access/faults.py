@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from letta_matrix.common.parts import part
+
 
 class Fault(StrEnum):
     """Kinds of failed calls; the values are stable, callers may rely on them."""
@@ -20,6 +22,7 @@ class Fault(StrEnum):
     FAILED = "failed"  # a defect of ours
 
 
+@part
 class ToolError(Exception):
     """The call cannot be carried out; the text tells the caller why and what to do.
 
@@ -27,15 +30,10 @@ class ToolError(Exception):
     `detail` tells faults of one kind apart, for a door that has words of its own for them.
     """
 
-    def __init__(
-        self,
-        text: str,
-        fault: Fault = Fault.INVALID,
-        *,
-        retry_after: float = 0.0,
-        detail: str = "",
-    ) -> None:
-        super().__init__(text)
-        self.fault = fault
-        self.retry_after = retry_after
-        self.detail = detail
+    text: str
+    fault: Fault = Fault.INVALID
+    retry_after: float = 0.0
+    detail: str = ""
+
+    def __post_init__(self) -> None:
+        super().__init__(self.text)

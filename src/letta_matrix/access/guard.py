@@ -6,14 +6,15 @@ which no door knows. MCP demands the check of `Origin` (specification, "Transpor
 """
 
 import ipaddress
-import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from letta_matrix.common.parts import part
 from letta_matrix.config import Config
 
 PROBLEMS = "https://letta-matrix.dev/problems/"
@@ -37,6 +38,7 @@ class Refused(Exception):
         self.slug = slug
 
 
+@part
 class Guard:
     """Knows a door's names and the web pages that may use it.
 
@@ -46,22 +48,20 @@ class Guard:
     names. Accepted as `Origin`: none (no browser), the door's own, `public_url`'s, `origins`.
     """
 
-    def __init__(
-        self,
-        section: str,
-        hostname: str,
-        public_url: str | None,
-        allowed_hosts: Collection[str],
-        origins_key: str,
-        origins: Collection[str],
-    ) -> None:
-        self._section = section
-        self._origins_key = origins_key
-        self._any_address = hostname in _EVERYWHERE
-        self._names = {_plain(name) for name in (*_LOOPBACK, hostname, *allowed_hosts)}
-        self._origins = {_canonical(origin) for origin in origins}
-        if public_url is not None:
-            parts = urlsplit(public_url)
+    _section: str
+    _hostname: str
+    _public_url: str | None
+    _allowed_hosts: Collection[str]
+    _origins_key: str
+    _allowed_origins: Collection[str]
+
+    def __post_init__(self) -> None:
+        named = (*_LOOPBACK, self._hostname, *self._allowed_hosts)
+        self._any_address = self._hostname in _EVERYWHERE
+        self._names = {_plain(name) for name in named}
+        self._origins = {_canonical(origin) for origin in self._allowed_origins}
+        if self._public_url is not None:
+            parts = urlsplit(self._public_url)
             self._names.add(_plain(parts.hostname or ""))
             self._origins.add(_canonical(f"{parts.scheme}://{parts.netloc}"))
 
@@ -124,7 +124,12 @@ class Guarded:
         try:
             self._guard.check_scope(scope)
         except Refused as refused:
-            await (_refuse(send, refused) if scope["type"] == "http" else _hang_up(send))
+            if scope["type"] == "http":
+                said = problem(refused.status, refused.slug, str(refused))
+                await said(scope, receive, send)
+            else:
+                # Before it is accepted: the server answers 403 (ASGI, WebSocket, "Close").
+                await send({"type": "websocket.close", "code": 1008})
         else:
             await self._app(scope, receive, send)
 
@@ -150,26 +155,13 @@ def mcp_guard(config: Config) -> Guard:
     )
 
 
-async def _refuse(send: Send, refused: Refused) -> None:
-    body = json.dumps(
-        {
-            "type": PROBLEMS + refused.slug,
-            "title": HTTPStatus(refused.status).phrase,
-            "status": refused.status,
-            "detail": str(refused),
-        }
-    ).encode()
-    headers = [
-        (b"content-type", b"application/problem+json"),
-        (b"content-length", str(len(body)).encode()),
-    ]
-    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def _hang_up(send: Send) -> None:
-    # Before it is accepted: the server answers 403 (ASGI specification, WebSocket, "Close").
-    await send({"type": "websocket.close", "code": 1008})
+def problem(
+    status: int, slug: str, detail: str, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """What a door answers in the API's place, as the API does (RFC 9457)."""
+    title = HTTPStatus(status).phrase
+    document = {"type": PROBLEMS + slug, "title": title, "status": status, "detail": detail}
+    return JSONResponse(document, status, headers, media_type="application/problem+json")
 
 
 def _header(scope: Scope, name: bytes) -> str | None:

@@ -52,10 +52,9 @@ def challenge(error: Unauthorized | None, metadata: str = "") -> str:
     return _bearer(fields)
 
 
-def scope_challenge(scope: Scope, metadata: str = "") -> str:
+def scope_challenge(scope: Scope) -> str:
     """`WWW-Authenticate` for a 403: what the token would need (RFC 6750 section 3.1)."""
-    fields = {"error": "insufficient_scope", "scope": str(scope), "resource_metadata": metadata}
-    return _bearer(fields)
+    return _bearer({"error": "insufficient_scope", "scope": str(scope)})
 
 
 def _bearer(fields: dict[str, str]) -> str:

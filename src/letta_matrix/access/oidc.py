@@ -1,13 +1,14 @@
 """Tokens of an OpenID Connect issuer: from a JWT access token (RFC 9068) to a principal."""
 
-import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from letta_matrix.access.principal import TOOL_SCOPES, Principal, Scope
 from letta_matrix.access.refusals import Unauthorized
 from letta_matrix.common.json_fields import items
+from letta_matrix.common.once import Once
 from letta_matrix.config.access import Oidc
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 
@@ -26,8 +27,7 @@ class OidcVerifier:
     def __init__(self, settings: Oidc, directory: AgentDirectory) -> None:
         self._settings = settings
         self._directory = directory
-        self._keys: IssuerKeys | None = None
-        self._loading = asyncio.Lock()
+        self._keys = Once(partial(_load, settings.issuer))
 
     async def principal(self, bearer: str) -> Principal:
         """Whose token it is. Raises Unauthorized, IdentityUnavailable."""
@@ -35,7 +35,7 @@ class OidcVerifier:
 
     async def _claims(self, bearer: str) -> dict[str, Any]:
         """What a token says, if its issuer says it of us now."""
-        keys = await self._issuer_keys()
+        keys = await self._keys.get()
         kid, algorithm = _head(bearer)
         candidates = await keys.find(kid, algorithm)
         if not candidates:
@@ -45,12 +45,6 @@ class OidcVerifier:
             if claims is not None:
                 return claims
         raise Unauthorized("The token's signature is wrong.")
-
-    async def _issuer_keys(self) -> "IssuerKeys":
-        async with self._loading:
-            if self._keys is None:
-                self._keys = await asyncio.to_thread(_load, self._settings.issuer)
-        return self._keys
 
     def _verified(
         self, bearer: str, key: object, algorithm: str, issuer: str

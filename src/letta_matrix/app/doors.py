@@ -17,6 +17,7 @@ from letta_matrix.app.metric import Metric
 from letta_matrix.common.connections.admission import Connections
 from letta_matrix.common.connections.descriptors import most_connections
 from letta_matrix.common.connections.listening import listen
+from letta_matrix.common.once import Once
 from letta_matrix.config import Config
 from letta_matrix.doors.chat.registry import all_commands, listed
 from letta_matrix.doors.mcp.core import Core
@@ -27,7 +28,7 @@ from letta_matrix.doors.mcp.websocket import McpSockets
 from letta_matrix.doors.web.front import Front
 from letta_matrix.doors.web.health import answer, health_routes
 from letta_matrix.doors.web.in_flight import InFlight
-from letta_matrix.doors.web.lazy import Lazy, Once
+from letta_matrix.doors.web.lazy import Lazy
 from letta_matrix.doors.web.metrics import Shown, metrics_route
 from letta_matrix.doors.web.pages import chat_routes, dashboard_routes, docs_routes
 from letta_matrix.doors.web.server import AsgiServer

@@ -38,7 +38,7 @@ class Transport:
         self,
         method: str,
         path: str,
-        body: Mapping[str, object] | bytes | None = None,
+        body: Mapping[str, object] | None = None,
         *,
         query: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
@@ -46,54 +46,45 @@ class Transport:
     ) -> Any:
         """The JSON object that an endpoint answers, empty for none, and perhaps only after so
         many seconds. Raises ClientError."""
-        timeout = _timeout(max(self._seconds, wait + _MARGIN if wait else 0.0))
+        seconds = max(self._seconds, wait + _MARGIN if wait else 0.0)
+        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT)
         async with self.open(
             method, path, body, query=query, headers=headers, timeout=timeout
         ) as response:
             return _object(await response.read())
-
-    async def read(self, path: str, *, query: Mapping[str, object] | None = None) -> bytes:
-        """The bytes that an endpoint answers. Raises ClientError."""
-        async with self.open("GET", path, query=query) as response:
-            return await response.read()
 
     @asynccontextmanager
     async def open(
         self,
         method: str,
         path: str,
-        body: Mapping[str, object] | bytes | None = None,
+        body: Mapping[str, object] | None = None,
         *,
         query: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
-        timeout: aiohttp.ClientTimeout | None = None,
+        timeout: aiohttp.ClientTimeout,
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         """An answer whose body is still to be read. Raises ClientError, also while reading."""
         if self._session is None:
             self._session = aiohttp.ClientSession()
-        sent = {**({"Authorization": f"Bearer {self._token}"} if self._token else {})}
-        sent |= dict(headers or {})
+        sent = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        sent |= headers or {}
         params = {key: _text(value) for key, value in (query or {}).items() if value is not None}
-        content = {"data": body} if isinstance(body, bytes) else {"json": body}
         try:
             async with self._session.request(
                 method,
                 self._url + path,
+                json=body,
                 params=params,
                 headers=sent,
                 allow_redirects=False,
-                timeout=timeout or _timeout(self._seconds),
-                **cast("Any", {} if body is None else content),
+                timeout=timeout,
             ) as response:
                 if not 200 <= response.status < 300:
                     raise _error(response, await response.read())
                 yield response
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Unreachable(f"{self._url} does not answer: {why_unreached(error)}") from error
-
-
-def _timeout(seconds: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT)
 
 
 def _text(value: object) -> str:

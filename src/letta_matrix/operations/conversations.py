@@ -12,6 +12,7 @@ from letta_matrix.common.parts import part
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.operations.agent_lists import known_agent
 from letta_matrix.operations.operation import operation
+from letta_matrix.operations.types import told
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.conversations import Conversation, ConversationStore
@@ -104,11 +105,11 @@ class ConversationOperations:
             which = f"There is no conversation {params.number} here: {have}."
             raise ToolError(f"{which} `!conversations` lists them.", Fault.NOT_FOUND)
         meant = found[params.number - 1]
-        told, is_here = _told(params.number, meant), meant.current and meant.place == here
+        shown, is_here = _told(params.number, meant), meant.current and meant.place == here
         if is_here and not caller.again:
-            return {**told, "moved": False, "stayed": True}
+            return {**shown, "moved": False, "stayed": True}
         await self._conversations.return_to(meant, here)
-        return {**told, "moved": meant.current and not is_here, "stayed": False}
+        return {**shown, "moved": meant.current and not is_here, "stayed": False}
 
     def _place(self, caller: Caller, params: ListedConversations) -> Place:
         """Where it is to be; the place where a person asks for it, if no other is named. Raises
@@ -135,12 +136,4 @@ class ConversationOperations:
 
 
 def _told(number: int, one: Conversation) -> ConversationTold:
-    return {
-        "number": number,
-        "conversation_id": one.conversation_id,
-        "title": one.title,
-        "thread_id": one.place.thread_id,
-        "current": one.current,
-        "created_at": one.created_at,
-        "used_at": one.used_at,
-    }
+    return told(ConversationTold, one, number=number, thread_id=one.place.thread_id)

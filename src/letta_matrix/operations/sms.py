@@ -9,6 +9,7 @@ from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Scope
 from letta_matrix.common.parts import part
 from letta_matrix.operations.operation import operation
+from letta_matrix.operations.types import told
 from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.portals.provisioning import Provisioning, ProvisioningFault, Step, Why
 from letta_matrix.store.portals import Portal
@@ -23,6 +24,11 @@ _FAULTS = {
     Why.REFUSED: Fault.REFUSED,
     Why.FOREIGN: Fault.REFUSED,
 }
+
+
+_UNPAIRED = (
+    "no phone is paired with the line: `letta-matrix sms login` in a terminal, or `!sms login qr`"
+)
 
 
 class SmsLogin(WriteParams):
@@ -89,7 +95,7 @@ class SmsOperations:
         self._step: Step | None = None
 
     @operation("sms.login", Scope.ADMIN, LoginStep, rest="POST /sms/login")
-    async def sms_login(self, _: Caller, params: SmsLogin) -> Result:
+    async def sms_login(self, _: Caller, params: SmsLogin) -> LoginStep:
         """Pair a phone with the line, step by step."""
         try:
             if params.flow:
@@ -105,14 +111,7 @@ class SmsOperations:
             raise refused(fault) from None
         step = self._step
         self._step = None if step.login else step
-        return {
-            "instructions": step.instructions,
-            "shows": step.shows,
-            "data": step.data,
-            "wants": list(step.wants),
-            "url": step.url,
-            "login_id": step.login,
-        }
+        return told(LoginStep, step, wants=list(step.wants), login_id=step.login)
 
     @operation("sms.logout", Scope.ADMIN, LoggedOut, rest="POST /sms/logout")
     async def sms_logout(self, _: Caller, params: SmsLogout) -> Result:
@@ -126,27 +125,12 @@ class SmsOperations:
     @operation("sms.status", Scope.ADMIN, LineStatus, rest="GET /sms")
     async def sms_status(self, _caller: Caller, _params: Params) -> Result:
         """Tell how the phone line is."""
-        phones, trouble, bridge = list[PhoneTold](), "", self._bridge
+        phones, bridge = list[PhoneTold](), self._bridge
         try:
-            for one in await bridge.logins():
-                told: PhoneTold = {
-                    "login_id": one.login_id,
-                    "name": one.name,
-                    "state": one.state,
-                    "reason": one.reason,
-                }
-                phones.append(told)
+            phones = [told(PhoneTold, one) for one in await bridge.logins()]
+            trouble = "" if phones else _UNPAIRED
         except ProvisioningFault as fault:
             trouble = str(fault)
-        else:
-            trouble = (
-                ""
-                if phones
-                else (
-                    "no phone is paired with the line: `letta-matrix sms login` in a terminal, or "
-                    "`!sms login qr`"
-                )
-            )
         ours = [one for one in self._policy.book.all() if one.name == SMS]
         return {
             "line": self._policy.bridges[SMS].line or "",
@@ -163,17 +147,11 @@ class SmsOperations:
             known = await self._bridge.contacts()
         except ProvisioningFault as fault:
             raise refused(fault) from None
-        told: list[ContactTold] = [
-            {
-                "name": one.name,
-                "numbers": list(one.numbers),
-                "user_id": one.user_id,
-                "room_id": one.room_id,
-                "agent": self._agent_of(one.numbers),
-            }
+        contacts = [
+            told(ContactTold, one, numbers=list(one.numbers), agent=self._agent_of(one.numbers))
             for one in known
         ]
-        return {"contacts": told}
+        return {"contacts": contacts}
 
     @property
     def _bridge(self) -> Provisioning:

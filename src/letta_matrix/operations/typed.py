@@ -57,7 +57,5 @@ class Typed:
     name: str
     help: str
     arguments: tuple[Argument, ...] = ()
-    aliases: tuple[str, ...] = ()
-    where: Where = Where.MANAGEMENT
     says: str | Callable[[Any], str] = ""
     after: str = ""

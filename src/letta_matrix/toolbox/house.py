@@ -14,7 +14,7 @@ from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import TurnStore
 from letta_matrix.toolbox.guest_posting import GuestPosting
 from letta_matrix.toolbox.known_rooms import KnownRooms
-from letta_matrix.toolbox.membership import Entered, Membership, nobody_hears
+from letta_matrix.toolbox.membership import Entered, Membership
 
 
 @part
@@ -29,13 +29,14 @@ class House:
     turns: TurnStore
     outbox: Outbox
     event_bus: EventBus
-    on_entered: Entered = nobody_hears
-    is_portal: Callable[[str], bool] = lambda _: False
+    on_entered: Entered
+    is_portal: Callable[[str], bool]
 
     def __post_init__(self) -> None:
         self.known = KnownRooms(self.event_bus)
         self.guest_posting = GuestPosting(self.directory, self.rooms, self.turns)
-        self.membership = Membership(self.config, self.directory, self.rooms, self.on_entered)
+        bot_user_id = self.config.bot_user_id
+        self.membership = Membership(bot_user_id, self.directory, self.rooms, self.on_entered)
         self.locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def agent_names(self) -> dict[str, str]:

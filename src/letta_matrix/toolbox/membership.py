@@ -6,14 +6,13 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from letta_matrix.common.identifiers import is_ours, persons
-from letta_matrix.config import Config
+from letta_matrix.common.parts import part
 from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.rooms import Rooms
 
 log = structlog.get_logger()
-
 
 Entered = Callable[[Intent, str, str], Awaitable[None]]
 """Hears of who has come into which room, and by which event."""
@@ -23,6 +22,7 @@ async def nobody_hears(intent: Intent, room_id: str, event_id: str) -> None:
     """For a toolbox without a dispatcher."""
 
 
+@part
 class Membership:
     """Notes that our users come into rooms and leave them by a tool.
 
@@ -30,17 +30,10 @@ class Membership:
     `on_entered` hears of who has come into which room so, and by which event.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        directory: AgentDirectory,
-        rooms: Rooms,
-        on_entered: Entered = nobody_hears,
-    ) -> None:
-        self._bot_user_id = config.bot_user_id
-        self._directory = directory
-        self._rooms = rooms
-        self.on_entered = on_entered
+    _bot_user_id: str
+    _directory: AgentDirectory
+    _rooms: Rooms
+    on_entered: Entered
 
     async def entered(self, intent: Intent, room_id: str) -> None:
         """One of our users is in a room now."""

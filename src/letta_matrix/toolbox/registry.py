@@ -6,7 +6,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import field, replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.access.rate_limit import RateLimit
 from letta_matrix.common import clock
+from letta_matrix.common.parts import part
 from letta_matrix.common.tools import ToolCall, ToolHandler, ToolResult, ToolSpec
 from letta_matrix.config import Config
 from letta_matrix.matrix.event_bus import EventBus
@@ -53,6 +54,7 @@ from letta_matrix.toolbox.toolsets import Toolset, shown
 log = structlog.get_logger()
 
 
+@part
 class Toolbox:
     """Runs calls of tools. Whoever calls acts as one Matrix user and as nobody else.
 
@@ -62,46 +64,34 @@ class Toolbox:
     of us comes into a room by a tool, `mirror` of calls that ended. `is_portal` is as in House.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        homeserver: Homeserver,
-        directory: AgentDirectory,
-        rooms: Rooms,
-        conversations: ConversationStore,
-        turns: TurnStore,
-        outbox: Outbox,
-        audit: AuditStore,
-        operations: Iterable[Tool[Any]] = (),
-        further: Iterable[Tool[Any]] = (),
-        event_bus: EventBus | None = None,
-        on_entered: Entered = nobody_hears,
-        mirror: Mirror = lambda _: None,
-        is_portal: Callable[[str], bool] = lambda _: False,
-    ) -> None:
-        self.event_bus = event_bus or EventBus()
-        self._house = House(
-            config,
-            homeserver,
-            directory,
-            rooms,
-            turns,
-            outbox,
-            self.event_bus,
-            on_entered,
-            is_portal,
-        )
-        self._conversations = conversations
-        self._audit = audit
-        self._limit = RateLimit(config.conversations.tool_calls_per_minute)
+    _config: Config
+    _homeserver: Homeserver
+    _directory: AgentDirectory
+    _rooms: Rooms
+    _conversations: ConversationStore
+    _turns: TurnStore
+    _outbox: Outbox
+    _audit: AuditStore
+    _operations: Iterable[Tool[Any]] = ()
+    _further: Iterable[Tool[Any]] = ()
+    event_bus: EventBus = field(default_factory=EventBus)
+    _on_entered: Entered = nobody_hears
+    _mirror: Mirror = lambda _: None
+    _is_portal: Callable[[str], bool] = lambda _: False
+
+    def __post_init__(self) -> None:
+        told = self.event_bus, self._on_entered, self._is_portal
+        stores = self._directory, self._rooms, self._turns, self._outbox
+        self._house = House(self._config, self._homeserver, *stores, *told)
+        self._limit = RateLimit(self._config.conversations.tool_calls_per_minute)
         self._waiting: Counter[tuple[str, str]] = Counter()
         self.membership = self._house.membership
-        self.questions = Questions(config)
-        self.ledger = Ledger(audit, mirror)
+        self.questions = Questions(self._config)
+        self.ledger = Ledger(self._audit, self._mirror)
         self._asking = AskingPeople(self.questions)
-        more = {one.name: one for one in further}
+        more = {one.name: one for one in self._further}
         self.tools: Mapping[str, Tool[Any]] = every_tool(self._asking) | more
-        self.operations = {one.name: one for one in operations}
+        self.operations = {one.name: one for one in self._operations}
         self.others: Tool[Any] = others_tool(self.tools_for)
 
     def tools_for(self, principal: Principal) -> list[Tool[Any]]:
@@ -116,7 +106,7 @@ class Toolbox:
 
     def specs(self) -> list[ToolSpec]:
         """The tools as a runtime offers them to its agents."""
-        toolset = Toolset(self._house.config.conversations.toolset)
+        toolset = Toolset(self._config.conversations.toolset)
         tools = self.shown_to(self._agents_principal(""), toolset)
         return [ToolSpec(tool.name, tool.description, tool.offered) for tool in tools]
 
@@ -257,7 +247,7 @@ class Toolbox:
             raise ToolError(NO_DATABASE, Fault.UNAVAILABLE) from error
 
     def _agent(self, runtime: str, call: ToolCall) -> Agent:
-        agent = self._house.directory.get(call.agent_id)
+        agent = self._directory.get(call.agent_id)
         if agent is not None and agent.runtime != runtime:
             log.warning("a runtime calls for another's agent", runtime=runtime, agent=call.agent_id)
             agent = None
@@ -269,20 +259,20 @@ class Toolbox:
 
     def _intent(self, principal: Principal) -> Intent:
         if principal.person:
-            theirs = self._house.homeserver.with_token(principal.access_token)
+            theirs = self._homeserver.with_token(principal.access_token)
             return theirs.acting_as(principal.person)
         if not principal.agent_id:
-            return self._house.homeserver.acting_as(self._house.config.bot_user_id)
-        agent = self._house.directory.get(principal.agent_id)
+            return self._homeserver.acting_as(self._config.bot_user_id)
+        agent = self._directory.get(principal.agent_id)
         if agent is None or agent.status is not AgentStatus.ACTIVE:
             raise ToolError(
                 f"The agent {principal.agent_id}, as which you act, does not exist (any more).",
                 Fault.FORBIDDEN,
             )
-        return self._house.homeserver.acting_as(agent.user_id)
+        return self._homeserver.acting_as(agent.user_id)
 
     def _agents_principal(self, agent_id: str) -> Principal:
-        settings = self._house.config.conversations
+        settings = self._config.conversations
         return Principal(
             f"agent:{agent_id}",
             agent_id,
@@ -303,7 +293,7 @@ class Toolbox:
 
     async def _agents_caller(self, principal: Principal, call: ToolCall) -> Caller:
         place = await self._conversations.place_of(principal.agent_id, call.conversation_id)
-        turn = await self._house.turns.open_at(place) if place is not None else None
+        turn = await self._turns.open_at(place) if place is not None else None
         intent, conversation_id = self._intent(principal), call.conversation_id
         caller = Caller(principal, intent, call.request_id, self._house, conversation_id, place)
         if turn is None:

@@ -41,7 +41,8 @@ async def status(context: CommandContext) -> str:
 @command(scope=Where.BOTH)
 async def whoami(context: CommandContext) -> str:
     """Tells who and where you are."""
-    lines = [f"You are {code(context.turn.sender)}, {_role(context)}."]
+    role = "an admin" if context.is_admin else "a user"
+    lines = [f"You are {code(context.turn.sender)}, {role}."]
     for agent in context.agents:
         where = "This is the room of" if agent.room_id == context.turn.room_id else "Here is also"
         runtime = f"runtime {code(agent.runtime)}"
@@ -169,7 +170,3 @@ def _trouble(check: Check) -> str:
     remedy = f"; what to do: {code(check.remedy, limit=300)}" if check.remedy else ""
     who = f" ({code(check.who, limit=300)})" if check.who else ""
     return f"- {code(check.name)}: {code(check.says, limit=300)}{who}{remedy}"
-
-
-def _role(context: CommandContext) -> str:
-    return "an admin" if context.is_admin else "a user"

@@ -7,32 +7,28 @@ from letta_matrix.access.principal import Scope
 from letta_matrix.doors.chat.command import Command, CommandContext
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.operations.operation import Operation
-from letta_matrix.operations.typed import Argument, Typed
+from letta_matrix.operations.typed import Typed, Where
 
 
 def passing_on(operation: Operation[Any], typed: Typed) -> Command:
     """The command that an operation is typed as."""
 
     async def run(context: CommandContext) -> str:
-        given = {_field(one): context.arguments.values.get(one.name) for one in typed.arguments}
-        wanted: dict[str, Any] = {
-            name: _whole(value) for name, value in given.items() if value is not None
-        }
+        given, wanted = context.arguments.values, dict[str, Any]()
+        for one in typed.arguments:
+            if (value := given.get(one.name)) is not None:
+                wanted[one.field or one.name.lower()] = _whole(value)
         return _answer(typed, await context.do(operation.name, **wanted))
 
+    is_admins = operation.scope is Scope.ADMIN and not operation.people
     return Command(
         typed.name,
         run,
         typed.help,
         typed.arguments,
-        typed.aliases,
-        "admin" if operation.scope is Scope.ADMIN and not operation.people else "user",
-        typed.where,
+        permission="admin" if is_admins else "user",
+        scope=Where.MANAGEMENT,
     )
-
-
-def _field(argument: Argument) -> str:
-    return argument.field or argument.name.lower()
 
 
 def _whole(value: object) -> object:

@@ -47,7 +47,8 @@ async def sms(context: CommandContext) -> str:
 
 async def _status(context: CommandContext) -> str:
     told = await context.do("sms.status")
-    lines = [f"The line is {code(told['line'] or '(none: by a relay)')}, in {_talks(told)}."]
+    talks = counted(told["talks"], "talk")
+    lines = [f"The line is {code(told['line'] or '(none: by a relay)')}, in {talks}."]
     for one in told["phones"]:
         why = f": {code(one['reason'])}" if one["reason"] else ""
         named = code(one["name"] or one["login_id"])
@@ -61,10 +62,6 @@ async def _status(context: CommandContext) -> str:
             "`letta-matrix sms bridge-config`."
         )
     return "\n".join(lines)
-
-
-def _talks(told: dict[str, int]) -> str:
-    return counted(told["talks"], "talk")
 
 
 async def _login(context: CommandContext, flow: str) -> str:

@@ -105,7 +105,7 @@ class McpHttp:
             await answer.finish()
 
     async def _begin(self) -> "Sessions":
-        server = await self._core.server()
+        server = await self._core.get()
         if self._sessions is None:
             # The SDK is loaded by now: this takes no time.
             from letta_matrix.doors.mcp.sessions import Sessions

@@ -2,35 +2,34 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import field
 
 from letta_matrix.access.guard import Refused
 from letta_matrix.access.metadata import challenge
 from letta_matrix.access.refusals import IdentityUnavailable, TooOften, Unauthorized
 from letta_matrix.common.mcp_frames import NOT_ADMITTED, NOT_NOW, TOO_OFTEN
+from letta_matrix.common.parts import part
 from letta_matrix.doors.web.in_flight import TooMuchInFlight
 from letta_matrix.operations.records import StoreUnavailable
 
 NO_DATABASE = "The bridge's database does not answer now. Try again in a minute."
 
 
+@part
 class Refusal(Exception):
     """A `status` of HTTP with its `headers`, or the `code` of an error of JSON-RPC. `retry_after`
     is in seconds, 0 where another try does not help."""
 
-    def __init__(
-        self,
-        status: int,
-        text: str,
-        headers: Mapping[str, str] | None = None,
-        code: int = 0,
-        retry_after: float = 0.0,
-    ) -> None:
-        super().__init__(text)
-        self.status = status
-        self.code = code
-        self.retry_after = retry_after
-        wait = {"Retry-After": str(math.ceil(retry_after))} if retry_after else {}
-        self.headers = {**(headers or {}), **wait}
+    status: int
+    text: str
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    code: int = 0
+    retry_after: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__init__(self.text)
+        if self.retry_after:
+            self.headers = {**self.headers, "Retry-After": str(math.ceil(self.retry_after))}
 
 
 REFUSED = (Refusal, Refused, Unauthorized, TooOften, TooMuchInFlight, StoreUnavailable)

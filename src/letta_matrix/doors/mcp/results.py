@@ -8,7 +8,7 @@ from typing import Any
 from letta_matrix.access.faults import ToolError
 from letta_matrix.common.audio_headers import audio_type
 from letta_matrix.common.image_headers import image_shape
-from letta_matrix.toolbox.results import cut
+from letta_matrix.toolbox.results import bounded
 from letta_matrix.toolbox.tool import Result
 
 COMPLETE = {"resultType": "complete"}
@@ -21,7 +21,6 @@ RETRY_AFTER = "org.letta.matrix/retryAfter"
 """In the `_meta` of a failed call: seconds after which another try may help."""
 
 _BYTES = "content_base64"
-_LONGEST_ERROR = 2_000
 
 
 def call_result(result: Result) -> dict[str, Any]:
@@ -40,8 +39,7 @@ def error_result(error: ToolError) -> dict[str, Any]:
     meta: dict[str, Any] = {FAULT: str(error.fault)}
     if error.retry_after > 0:
         meta[RETRY_AFTER] = error.retry_after
-    text = cut(str(error), _LONGEST_ERROR).encode("utf-8", "replace").decode()
-    return {**COMPLETE, "content": [_text(text)], "isError": True, "_meta": meta}
+    return {**COMPLETE, "content": [_text(bounded(str(error)))], "isError": True, "_meta": meta}
 
 
 def _outcome(content: list[dict[str, Any]], structured: Mapping[str, object]) -> dict[str, Any]:

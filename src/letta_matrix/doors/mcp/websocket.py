@@ -82,7 +82,7 @@ class McpSockets:
         scope[TOOLSET] = toolset_in(scope["query_string"].decode("latin-1"))
         authorization, peer = Headers(scope=scope).get("authorization"), peer_of(scope)
         principal = await self._services.authenticator.admit(authorization, peer)
-        server = await self._core.server()
+        server = await self._core.get()
         from letta_matrix.doors.mcp.websocket_session import Session
 
         socket, bearer = WebSocket(scope, receive, send), bearer_of(authorization)

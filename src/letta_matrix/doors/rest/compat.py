@@ -16,7 +16,7 @@ from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.common.json_fields import items, mapping
 from letta_matrix.doors.rest.calling import call
 from letta_matrix.doors.rest.compat_door import (
-    Entrance,
+    Admit,
     Homeserver,
     check_homeserver,
     compatible_router,
@@ -48,7 +48,8 @@ _GONE = (
     "The bridge holds nobody's password: it acts through its application service. Make a token "
     "with `letta-matrix tokens create`, or POST /login with a Matrix user and password."
 )
-
+_NO_MORE: dict[str, Any] = {"status_code": 410, "responses": may("gone"), "response_model": None}
+_OF_TOOL = FROM_TOOLS | may("foreign-homeserver")
 
 router = compatible_router()
 
@@ -75,26 +76,17 @@ async def login(request: Request, api: Api, wish: CompatLogin) -> CompatLoggedIn
     )
 
 
-@router.get("/login/auto", status_code=410, responses=may("gone"), response_model=None)
+@router.post("/login/auto", name="login_auto_post", **_NO_MORE)
+@router.get("/login/auto", **_NO_MORE)
 async def login_auto() -> None:
     """Is not offered any more: the bridge holds nobody's password."""
     raise Problem("gone", _GONE)
 
 
-@router.post("/login/auto", status_code=410, responses=may("gone"), response_model=None)
-async def login_auto_post() -> None:
-    """Is not offered any more: the bridge holds nobody's password."""
-    raise Problem("gone", _GONE)
-
-
-@router.post(
-    "/messages/send",
-    responses=FROM_TOOLS | may("foreign-homeserver"),
-    openapi_extra=needs(Scope.WRITE),
-)
-async def send_compatible(api: Api, door: Entrance, sent: CompatSend) -> CompatSent:
+@router.post("/messages/send", responses=_OF_TOOL, openapi_extra=needs(Scope.WRITE))
+async def send_compatible(api: Api, admit: Admit, sent: CompatSend) -> CompatSent:
     """Send a message to a room; Markdown becomes Matrix HTML."""
-    holder = await door.admit(Scope.WRITE, sent.access_token)
+    holder = await admit(Scope.WRITE, sent.access_token)
     check_homeserver(api, sent.homeserver)
     arguments = {"room_id": sent.room_id, "message": sent.message}
     result = await call(api, holder, "matrix_send_message", arguments)
@@ -102,28 +94,20 @@ async def send_compatible(api: Api, door: Entrance, sent: CompatSend) -> CompatS
     return CompatSent(success=True, event_id=event_id, message="Message sent successfully")
 
 
-@router.post(
-    "/messages/get",
-    responses=FROM_TOOLS | may("foreign-homeserver"),
-    openapi_extra=needs(Scope.READ),
-)
-async def get_compatible(api: Api, door: Entrance, wish: CompatGet) -> CompatMessages:
+@router.post("/messages/get", responses=_OF_TOOL, openapi_extra=needs(Scope.READ))
+async def get_compatible(api: Api, admit: Admit, wish: CompatGet) -> CompatMessages:
     """Get the newest messages of a room, the oldest first."""
-    holder = await door.admit(Scope.READ, wish.access_token)
+    holder = await admit(Scope.READ, wish.access_token)
     check_homeserver(api, wish.homeserver)
     messages = await _read(api, holder, wish.room_id, wish.limit)
     said = f"Retrieved {len(messages)} messages"
     return CompatMessages(success=True, messages=messages, message=said)
 
 
-@router.get(
-    "/messages/recent",
-    responses=FROM_TOOLS | may("foreign-homeserver"),
-    openapi_extra=needs(Scope.READ),
-)
+@router.get("/messages/recent", responses=_OF_TOOL, openapi_extra=needs(Scope.READ))
 async def recent_compatible(
     api: Api,
-    door: Entrance,
+    admit: Admit,
     homeserver: Homeserver = "",
     limit: Annotated[int, Query(ge=1, le=500)] = 10,
 ) -> CompatRecent:
@@ -131,7 +115,7 @@ async def recent_compatible(
 
     Each room counts as a request of the token.
     """
-    holder = await door.admit(Scope.READ)
+    holder = await admit(Scope.READ)
     check_homeserver(api, homeserver)
     rooms = await _rooms(api, holder, _RECENT_ROOMS)
     for _ in rooms:
@@ -155,12 +139,10 @@ async def recent_compatible(
     )
 
 
-@router.get(
-    "/rooms/list", responses=FROM_TOOLS | may("foreign-homeserver"), openapi_extra=needs(Scope.READ)
-)
-async def rooms_compatible(api: Api, door: Entrance, homeserver: Homeserver = "") -> CompatRoomList:
+@router.get("/rooms/list", responses=_OF_TOOL, openapi_extra=needs(Scope.READ))
+async def rooms_compatible(api: Api, admit: Admit, homeserver: Homeserver = "") -> CompatRoomList:
     """List the rooms that the token acts in."""
-    holder = await door.admit(Scope.READ)
+    holder = await admit(Scope.READ)
     check_homeserver(api, homeserver)
     rooms = await _rooms(api, holder, _MOST_ROOMS)
     return CompatRoomList(success=True, rooms=rooms, message=f"Found {len(rooms)} rooms")

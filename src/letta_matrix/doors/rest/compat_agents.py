@@ -7,7 +7,7 @@ from fastapi import Path
 
 from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.doors.rest.calling import do
-from letta_matrix.doors.rest.compat_door import Entrance, compatible_router
+from letta_matrix.doors.rest.compat_door import Admit, compatible_router
 from letta_matrix.doors.rest.compat_models import (
     CompatAgentRoom,
     CompatMapping,
@@ -25,9 +25,9 @@ router = compatible_router()
 
 
 @router.post("/webhook/new-agent", responses=may("not-found"), openapi_extra=needs(Scope.ADMIN))
-async def new_agent(api: Api, door: Entrance, told: CompatNewAgent) -> CompatSynced:
+async def new_agent(api: Api, admit: Admit, told: CompatNewAgent) -> CompatSynced:
     """List every runtime's agents now, because there is a new one."""
-    holder = await door.admit(Scope.ADMIN)
+    holder = await admit(Scope.ADMIN)
     listed = await do(api, holder, "agents.sync", {})
     away = sorted(name for name, trouble in listed["troubles"].items() if trouble)
     if _agent(api, told.agent_id) is None:
@@ -42,9 +42,9 @@ async def new_agent(api: Api, door: Entrance, told: CompatNewAgent) -> CompatSyn
 
 
 @router.get("/agents/mappings", openapi_extra=needs(Scope.AGENTS))
-async def mappings(api: Api, door: Entrance) -> CompatMappings:
+async def mappings(api: Api, admit: Admit) -> CompatMappings:
     """List the agents with their users and rooms, by agent id."""
-    holder = await door.admit(Scope.AGENTS)
+    holder = await admit(Scope.AGENTS)
     found = [agent for agent in api.directory.active() if is_shown(agent, holder)]
     return CompatMappings(
         success=True,
@@ -57,10 +57,10 @@ async def mappings(api: Api, door: Entrance) -> CompatMappings:
     "/agents/{agent_id}/room", responses=may("not-found"), openapi_extra=needs(Scope.AGENTS)
 )
 async def agent_room(
-    api: Api, door: Entrance, agent_id: Annotated[str, Path(max_length=255, examples=["agent-1"])]
+    api: Api, admit: Admit, agent_id: Annotated[str, Path(max_length=255, examples=["agent-1"])]
 ) -> CompatAgentRoom:
     """Get an agent's room."""
-    holder = await door.admit(Scope.AGENTS)
+    holder = await admit(Scope.AGENTS)
     agent = _agent(api, agent_id)
     if agent is None or agent.room_id is None or not holder.may_act_in(agent.room_id):
         raise Problem("not-found", "No agent with this `agent_id` has a room for your token.")

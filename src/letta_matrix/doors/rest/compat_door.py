@@ -1,6 +1,6 @@
 """Who may come in by the paths of the original Letta-Matrix integration."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -25,22 +25,6 @@ class Compatible(JsonRoute):
         return compatible
 
 
-class Door:
-    """Lets the holder of a token in, wherever the request has it."""
-
-    def __init__(self, api: Services, header: str, peer: str) -> None:
-        self._api = api
-        self._header = header
-        self._peer = peer
-
-    async def admit(self, scope: Scope, in_body: str = "") -> Principal:
-        """Whoever sends the token. Raises Problem, Unauthorized, TooOften."""
-        header = self._header or (in_body and f"Bearer {in_body}")
-        holder = await self._api.authenticator.admit(header or None, self._peer)
-        require(holder, scope)
-        return holder
-
-
 async def _door(
     request: Request,
     api: Api,
@@ -53,12 +37,22 @@ async def _door(
             description="instead of Authorization",
         ),
     ] = "",
-) -> Door:
-    header = request.headers.get("Authorization") or (token and f"Bearer {token}")
-    return Door(api, header, peer_of(request))
+) -> Callable[..., Awaitable[Principal]]:
+    given = request.headers.get("Authorization") or (token and f"Bearer {token}")
+
+    async def admit(scope: Scope, in_body: str = "") -> Principal:
+        header = given or (in_body and f"Bearer {in_body}")
+        holder = await api.authenticator.admit(header or None, peer_of(request))
+        require(holder, scope)
+        return holder
+
+    return admit
 
 
-Entrance = Annotated[Door, Depends(_door)]
+Admit = Annotated[Callable[..., Awaitable[Principal]], Depends(_door)]
+"""Gives whoever sends a token with a scope, wherever the request has it: the body may have it too.
+Raises Problem, Unauthorized, TooOften."""
+
 Homeserver = Annotated[
     str, Query(max_length=1_000, description="if given, the one the bridge is configured for")
 ]

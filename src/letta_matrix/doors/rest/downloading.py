@@ -18,7 +18,7 @@ from letta_matrix.matrix import answers
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.media import NoMediaAddress, download_path
 from letta_matrix.toolbox.downloads import attached_to
-from letta_matrix.toolbox.naming import not_in, room_of
+from letta_matrix.toolbox.naming import joined_room
 from letta_matrix.toolbox.uploads import safe_name
 from letta_matrix.toolbox.writing import existing
 
@@ -43,9 +43,7 @@ async def attached(api: Services, holder: Principal, room: str, event_id: str) -
     """The file of a message. Raises ToolError, Problem."""
     caller = api.toolbox.caller(holder)
     try:
-        async with room_of(caller, room) as room_id:
-            if room_id not in await caller.intent.joined_rooms():
-                raise not_in(caller, room)
+        async with joined_room(caller, room) as room_id:
             event = await existing(caller, room_id, event_id)
     except HomeserverUnavailable as error:
         raise Problem("unavailable", _AWAY) from error

@@ -12,14 +12,10 @@ from letta_matrix.doors.rest.security import Protected
 PREFIX = "/api/v1"
 
 
-class Body(BaseModel):
-    """What is sent; nothing but the declared fields."""
+class WriteBody(BaseModel):
+    """What is sent to change something; nothing but the declared fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class WriteBody(Body):
-    """What is sent to change something."""
 
     transaction_id: Annotated[str, StringConstraints(max_length=200, pattern=r"^[\x21-\x7e]*$")] = (
         Field("", description="the same as the header `Idempotency-Key`")

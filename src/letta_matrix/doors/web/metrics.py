@@ -1,18 +1,17 @@
 """`/metrics`, for Prometheus: figures that are nobody's business without a token."""
 
 from collections.abc import Awaitable, Callable
-from http import HTTPStatus
 from typing import Protocol
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
-from letta_matrix.access.guard import PROBLEMS
+from letta_matrix.access.guard import problem
 from letta_matrix.access.metadata import challenge, scope_challenge
 from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.access.refusals import IdentityUnavailable, TooOften, Unauthorized
-from letta_matrix.doors.web.lazy import Once
+from letta_matrix.common.once import Once
 from letta_matrix.operations.records import StoreUnavailable
 
 Admit = Callable[[str | None, str], Awaitable[Principal]]
@@ -47,25 +46,17 @@ async def _refusal(request: Request, admit: Admit) -> Response | None:
     try:
         principal = await admit(request.headers.get("Authorization"), peer)
     except IdentityUnavailable as error:
-        return _problem(503, "unavailable", str(error), {"Retry-After": f"{error.retry_after:.0f}"})
+        return problem(503, "unavailable", str(error), {"Retry-After": f"{error.retry_after:.0f}"})
     except Unauthorized as error:
         headers = {"WWW-Authenticate": challenge(error)}
-        return _problem(401, "unauthorized", str(error), headers)
+        return problem(401, "unauthorized", str(error), headers)
     except TooOften as error:
         wait = {"Retry-After": f"{error.retry_after + 1:.0f}"}
-        return _problem(429, "rate-limited", str(error), wait)
+        return problem(429, "rate-limited", str(error), wait)
     except StoreUnavailable as error:
-        return _problem(503, "unavailable", str(error))
+        return problem(503, "unavailable", str(error))
     if not principal.scopes.intersection(_SCOPES):
         text = f"This needs a token with the scope `{Scope.METRICS}`."
         challenged = {"WWW-Authenticate": scope_challenge(Scope.METRICS)}
-        return _problem(403, "forbidden", text, challenged)
+        return problem(403, "forbidden", text, challenged)
     return None
-
-
-def _problem(
-    status: int, slug: str, detail: str, headers: dict[str, str] | None = None
-) -> JSONResponse:
-    title = HTTPStatus(status).phrase
-    document = {"type": PROBLEMS + slug, "title": title, "status": status, "detail": detail}
-    return JSONResponse(document, status, headers, media_type="application/problem+json")

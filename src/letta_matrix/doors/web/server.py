@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 import uvicorn
+from starlette.responses import PlainTextResponse
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from letta_matrix.common.connections.admission import Accepted, Connections
@@ -23,6 +24,8 @@ _SLOWEST = 5_000.0
 """Bytes of a body a second."""
 _TICK = 1.0
 _LATER = b"The bridge ends, or another one takes its place: ask again.\n"
+_GRACE = 1
+"""Seconds that requests in progress have at the end."""
 _PING_INTERVAL = 30.0
 _PING_TIMEOUT = 15.0
 """Seconds between pings, and for the answer to one."""
@@ -184,19 +187,15 @@ class _Cut:
         except asyncio.CancelledError:
             if has_begun or scope["type"] != "http":
                 raise
-            headers = [(b"retry-after", b"2"), (b"content-type", b"text/plain; charset=utf-8")]
-            headers.append((b"content-length", str(len(_LATER)).encode()))
-            await send({"type": "http.response.start", "status": 503, "headers": headers})
-            await send({"type": "http.response.body", "body": _LATER})
+            await PlainTextResponse(_LATER, 503, {"Retry-After": "2"})(scope, receive, send)
 
 
 class AsgiServer:
     """Serves an application on one address.
 
-    `connections` are those of all ports that share a limit; `grace` is how many seconds requests
-    in progress have at the end. `trusted_proxies` are the addresses and networks whose
-    `X-Forwarded-For` says who their clients are. WebSockets are served where `largest_message`,
-    in bytes, is not 0.
+    `connections` are those of all ports that share a limit. `trusted_proxies` are the addresses
+    and networks whose `X-Forwarded-For` says who their clients are. WebSockets are served where
+    `largest_message`, in bytes, is not 0.
     """
 
     def __init__(
@@ -204,7 +203,6 @@ class AsgiServer:
         app: Any,
         connections: Connections,
         *,
-        grace: float = 1.0,
         trusted_proxies: Sequence[str] = (),
         largest_message: int = 0,
     ) -> None:
@@ -224,7 +222,7 @@ class AsgiServer:
             proxy_headers=bool(trusted_proxies),
             forwarded_allow_ips=list(trusted_proxies),
             server_header=False,
-            timeout_graceful_shutdown=max(1, round(grace)),
+            timeout_graceful_shutdown=_GRACE,
             timeout_keep_alive=75,
         )
         self._server = _Server(config, connections)

@@ -34,9 +34,7 @@ async def count_agents(config: AppServerRuntime, known: list[KnownServer]) -> in
             frames.put_nowait(frame)
 
     token = config.token.get_secret_value() if config.token else None
-    server = Upstream(
-        url, token, received, lambda _: changed.set(), remote=is_remote(url), known=known
-    )
+    server = Upstream(url, token, received, lambda _: changed.set(), is_remote(url), known)
     try:
         async with asyncio.timeout(_PATIENCE):
             await changed.wait()

@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from letta_matrix.common.parts import part
 from letta_matrix.common.waiting import ended
 from letta_matrix.runtimes.keeper import wire
 from letta_matrix.runtimes.keeper.places import Attached, KeeperFault, KeeperPlace, refusal
@@ -59,6 +60,7 @@ class Replaced(Exception):
     """Another bridge attached."""
 
 
+@part
 class KeeperClient:
     """Keeps one attachment to the keeper at `place`, for ever.
 
@@ -69,28 +71,17 @@ class KeeperClient:
     hears nobody of an earlier one any more.
     """
 
-    def __init__(
-        self,
-        place: KeeperPlace,
-        on_frame: Callable[[Frame], None],
-        on_link: Callable[[Link], None],
-        *,
-        muted: Sequence[str] = (),
-        transient: Sequence[str] = (),
-        single: Sequence[str] = (),
-        epoch: int = 0,
-    ) -> None:
+    _place: KeeperPlace
+    _on_frame: Callable[[Frame], None]
+    _on_link: Callable[[Link], None]
+    muted: Sequence[str] = ()
+    transient: Sequence[str] = ()
+    single: Sequence[str] = ()
+    epoch: int = 0
+
+    def __post_init__(self) -> None:
         self.link = Link()
         self.seq = 0
-        self._place = place
-        self._wanted = {
-            "muted": muted,
-            "transient": transient,
-            "single": single,
-            "epoch": epoch,
-        }
-        self._on_frame = on_frame
-        self._on_link = on_link
         self._writer: asyncio.StreamWriter | None = None
         self._replays: dict[int, asyncio.Future[Replay]] = {}
         self._ids = itertools.count(1)
@@ -141,7 +132,7 @@ class KeeperClient:
         pauses, least = iter(self._place.pauses), 0.0
         while True:
             try:
-                if (attached := await self._place.attach(self._wanted)) is not None:
+                if (attached := await self._place.attach(self._wanted())) is not None:
                     pauses = iter(self._place.pauses)
                     least = await self._stay(attached)
             except KeeperFault as fault:
@@ -151,6 +142,10 @@ class KeeperClient:
                     _log.warning("ended a keeper that served other replicas")
             await asyncio.sleep(max(next(pauses), least))
             least = 0.0
+
+    def _wanted(self) -> dict[str, object]:
+        prefixes = {"muted": self.muted, "transient": self.transient, "single": self.single}
+        return {**prefixes, "epoch": self.epoch}
 
     def _miss(self, fault: KeeperFault) -> None:
         if self.link.reason != str(fault):

@@ -162,7 +162,7 @@ class Keeper:
         remote = is_remote(url)
         known = server_at(url, Path(pid_file) if pid_file else None, "App Server")
         self._connections = [
-            Upstream(url, token, self._received, self._changed, remote=remote, known=known)
+            Upstream(url, token, self._received, self._changed, remote, known)
             for _ in range(2 if remote else 1)
         ]
 

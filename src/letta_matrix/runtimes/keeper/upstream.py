@@ -10,6 +10,7 @@ import aiohttp
 from letta_matrix.common.backoff import Backoff
 from letta_matrix.common.connections.known_servers import CheckedConnector, KnownServer
 from letta_matrix.common.connections.unreached import why_unreached
+from letta_matrix.common.parts import part
 from letta_matrix.runtimes.bounds import LARGEST
 
 REMOTE_HEARTBEAT = 30.0
@@ -29,6 +30,7 @@ def websocket_url(url: str) -> str:
     return (base if base.endswith("/ws") else f"{base}/ws") + mark + query
 
 
+@part
 class Upstream:
     """A connection that comes back by itself, with pauses from 0.1 s to 10 s.
 
@@ -36,27 +38,21 @@ class Upstream:
     server that has to be there, if that is known.
     """
 
-    def __init__(
-        self,
-        url: str,
-        token: str | None,
-        receive: _Receive,
-        change: _Change,
-        *,
-        remote: bool,
-        known: Sequence[KnownServer] = (),
-    ) -> None:
+    _url: str
+    _token: str | None
+    _receive: _Receive
+    _change: _Change
+    _remote: bool
+    _known: Sequence[KnownServer]
+
+    def __post_init__(self) -> None:
         self.up = False
         self.reason = "not connected yet"
         self.refused = False
-        self._url = url
-        self._known = known
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._receive = receive
-        self._change = change
+        self._headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         # A busy App Server on this machine answers no ping for seconds, yet a connection
         # dropped for that would wedge its turns; a dead local peer closes its socket.
-        self._heartbeat = REMOTE_HEARTBEAT if remote else None
+        self._heartbeat = REMOTE_HEARTBEAT if self._remote else None
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._task = asyncio.create_task(self._run())
 

@@ -11,6 +11,7 @@ import structlog
 
 from letta_matrix.common import clock
 from letta_matrix.common.json_fields import Json, string_of
+from letta_matrix.common.parts import part
 from letta_matrix.runtimes.faults import (
     RateLimited,
     RuntimeBusy,
@@ -47,22 +48,19 @@ _log = structlog.get_logger()
 Events = AsyncGenerator[TurnEvent]
 
 
+@part
 class Turn:
     """One run of one turn; made anew for each try."""
 
-    def __init__(
-        self,
-        client: "Client",
-        request: TurnRequest,
-        state: TurnState | None,
-        save: SaveTurnState,
-        counters: Counter[str],
-    ) -> None:
-        self.request = request
-        self._client = client
-        self._save_state = save
-        self._reader = TurnReader(counters, client.secrets)
-        self._progress = Progress() if state is None else Progress.load(state)
+    _client: "Client"
+    request: TurnRequest
+    _state: TurnState | None
+    _save_state: SaveTurnState
+    _counters: Counter[str]
+
+    def __post_init__(self) -> None:
+        self._reader = TurnReader(self._counters, self._client.secrets)
+        self._progress = Progress() if self._state is None else Progress.load(self._state)
         self._asked_before = self._resumed = self._progress.asked_at is not None
         self._begun = False
         self._waiting: set[str] = set()
