@@ -18,18 +18,6 @@ if TYPE_CHECKING:
 _VARIABLE = "LETTA_MATRIX__DATABASE__PASSWORD"
 _KINDS = ("sqlite:///", "postgresql://")
 
-SourceArgument = Annotated[
-    str, typer.Argument(metavar="FROM", help="As in `database.url`; paths start here.")
-]
-TargetArgument = Annotated[str, typer.Argument(metavar="TO", help="The same; it has to be empty.")]
-PasswordFileOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="A file with the password for PostgreSQL; without it the variable "
-        f"{_VARIABLE}, else PGPASSFILE.",
-        show_default=False,
-    ),
-]
 
 commands = typer.Typer(
     help="Bring the bridge's database from SQLite to PostgreSQL, or back.", no_args_is_help=True
@@ -43,9 +31,18 @@ def database() -> None:
 
 @commands.command("copy")
 def copy(
-    source: SourceArgument,
-    target: TargetArgument,
-    password_file: PasswordFileOption = None,
+    source: Annotated[
+        str, typer.Argument(metavar="FROM", help="As in `database.url`; paths start here.")
+    ],
+    target: Annotated[str, typer.Argument(metavar="TO", help="The same; it has to be empty.")],
+    password_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file with the password for PostgreSQL; without it the variable "
+            f"{_VARIABLE}, else PGPASSFILE.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Copy everything that the bridge knows into an empty database. Stop the bridge before. One
     that was cut off is run again; no bridge starts on half of it."""
