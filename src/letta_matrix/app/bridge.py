@@ -204,10 +204,6 @@ class Bridge:
             return False
         return True
 
-    async def has_alias(self, alias: str) -> bool:
-        """See `AppserviceHandler.has_alias`; aliases are made with their rooms, never on demand."""
-        return False
-
     def is_ready(self) -> bool:
         """See `Health.is_ready`."""
         return self.health.is_ready()
