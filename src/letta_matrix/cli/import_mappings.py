@@ -114,14 +114,13 @@ async def _import(config: "Config", choices: dict[str, bool]) -> "AsyncGenerator
     from letta_matrix.store.database import Database
     from letta_matrix.store.passwords import PasswordStore
 
-    database = Database(url_of_database(config))
-    homeserver = homeserver_of(config)
-    try:
-        await database.open(alone=True)
-        directory = await AgentDirectory(database).load()
-        passwords = PasswordStore(database)
-        async with importing(config, homeserver, directory, passwords, **choices) as work:
-            yield work
-    finally:
-        await homeserver.close()
-        await database.close()
+    async with Database(url_of_database(config)) as database:
+        homeserver = homeserver_of(config)
+        try:
+            await database.open(alone=True)
+            directory = await AgentDirectory(database).load()
+            passwords = PasswordStore(database)
+            async with importing(config, homeserver, directory, passwords, **choices) as work:
+                yield work
+        finally:
+            await homeserver.close()
