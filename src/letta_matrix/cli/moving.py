@@ -13,8 +13,6 @@ from letta_matrix.cli.options import text_in
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
-    from letta_matrix.store.copying import Copied
-
 _VARIABLE = "LETTA_MATRIX__DATABASE__PASSWORD"
 _KINDS = ("sqlite:///", "postgresql://")
 
@@ -53,15 +51,11 @@ def copy(
     password = _password(password_file)
     configure_logging(Logging(level="error"), [password] if password else [])
     old, new = _address(source, password), _address(target, password)
-    asyncio.run(move(old, new, _tell))
+    asyncio.run(move(old, new, lambda one: print(f"{one.table}: {one.rows} rows", flush=True)))
     print(
         f"all of it is there, row by row as in the old one. Write `database.url: {target}` into "
         "config.yaml and start the bridge; keep the old one until you have seen it run"
     )
-
-
-def _tell(copied: "Copied") -> None:
-    print(f"{copied.table}: {copied.rows} rows", flush=True)
 
 
 def _password(file: Path | None) -> str:
