@@ -33,9 +33,6 @@ class _Nobody:
     async def has_user(self, user_id: str) -> bool:
         return False
 
-    async def has_alias(self, alias: str) -> bool:
-        return False
-
     def is_ready(self) -> bool:
         return True
 

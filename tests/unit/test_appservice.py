@@ -37,9 +37,6 @@ class Handler:
     async def has_user(self, user_id: str) -> bool:
         return user_id == "@agent_1:test"
 
-    async def has_alias(self, alias: str) -> bool:
-        return alias == "#agent_1:test"
-
     def is_ready(self) -> bool:
         return self.ready
 
@@ -205,7 +202,6 @@ async def test_queries(service: Service) -> None:
     assert (await service.call("GET", f"{base}/users/@agent_1:test"))[0] == 200
     status, answer = await service.call("GET", f"{base}/users/@agent_9:test")
     assert (status, answer["errcode"]) == (404, "M_NOT_FOUND")
-    assert (await service.call("GET", f"{base}/rooms/%23agent_1:test"))[0] == 200
     status, answer = await service.call("GET", f"{base}/rooms/%23agent_9:test")
     assert (status, answer["errcode"]) == (404, "M_NOT_FOUND")
 

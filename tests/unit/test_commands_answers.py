@@ -367,7 +367,7 @@ async def test_status_in_an_agents_room(stage: Stage) -> None:
     await stage.conversations.begin(HERE, "c1", "Birds")
     await stage.asked("k1", await stage.working())
     await stage.working()
-    stage.vitals.tell("runtime", Trouble("the runtime `x_y` is away", "start it", "Bo"))
+    stage.vitals.watch("runtime", lambda: Trouble("the runtime `x_y` is away", "start it", "Bo"))
     told = await stage.say("status")
     assert "- Conversation: `Birds`, since just now" in told
     assert "- Now: working on the message of `@ann:test`, just now" in told
@@ -378,7 +378,7 @@ async def test_status_in_an_agents_room(stage: Stage) -> None:
     assert told.endswith(
         "- `runtime`: ``the runtime `x_y` is away`` (`Bo`); what to do: `start it`"
     )
-    stage.vitals.tell("runtime", Trouble("no pictures", warns=True))
+    stage.vitals.watch("runtime", lambda: Trouble("no pictures", warns=True))
     assert "pictures" not in await stage.say("status")
     told = await stage.say("status", sender=ADMIN)
     assert told.endswith("Warnings:\n\n- `runtime`: `no pictures`")

@@ -248,7 +248,7 @@ async def test_every_port_tells_the_same(
         strange = await answers(**headers)
         assert strange[0].keys() == {"status", "ready", "authenticated", "agent_sync_available"}
         assert strange == [strange[0]] * 3
-    bridge.app.vitals.tell("homeserver", Trouble("away"))
+    bridge.app.vitals.watch("homeserver", lambda: Trouble("away"))
     assert [one["status"] for one in await answers()] == ["degraded"] * 3
     clock.go()
     await bridge.close()

@@ -164,9 +164,9 @@ async def test_what_waits_for_an_approval_hides_nothing_that_waits(
 
 async def test_metrics_say_what_health_says(watched: Watched, stage: Stage) -> None:
     vitals = stage.vitals
-    vitals.tell("homeserver", None)
-    vitals.tell("decoration", Trouble("no picture", warns=True))
-    vitals.tell("runtime local", Trouble("away"))
+    vitals.watch("homeserver", lambda: None)
+    vitals.watch("decoration", lambda: Trouble("no picture", warns=True))
+    vitals.watch("runtime local", lambda: Trouble("away"))
     figures = await watched.figures()
     for name, state in (("homeserver", 0), ("decoration", 1), ("runtime local", 2)):
         assert figures[f'letta_matrix_check_state{{check="{name}"}}'] == state

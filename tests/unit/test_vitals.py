@@ -6,7 +6,7 @@ from letta_matrix.common.vitals import Check, State, Trouble, Vitals, lines, sai
 def test_checks_keep_their_order_and_tell_what_to_do() -> None:
     vitals, words = Vitals(), [""]
     vitals.watch("database", lambda: said(words[0]))
-    vitals.tell("homeserver", Trouble("it is away", "start it", "Ada"))
+    vitals.watch("homeserver", lambda: Trouble("it is away", "start it", "Ada"))
     assert vitals.checks() == [
         Check("database", State.OK),
         Check("homeserver", State.TROUBLE, "it is away", "start it", "Ada"),
@@ -15,15 +15,15 @@ def test_checks_keep_their_order_and_tell_what_to_do() -> None:
     words[0] = "the disk is full"
     told = ["the disk is full", "it is away: start it"]
     assert lines(vitals.checks(), State.TROUBLE) == told
-    vitals.tell("homeserver", None)
+    vitals.watch("homeserver", lambda: None)
     assert vitals.of("homeserver") is vitals.of("unheard of") is None
     assert [check.name for check in vitals.checks()] == ["database", "homeserver"]
 
 
 def test_what_two_say_is_told_once() -> None:
     vitals = Vitals()
-    vitals.tell("homeserver", Trouble("port 1 was taken"))
-    vitals.tell("homeserver address", said("port 1 was taken"))
+    vitals.watch("homeserver", lambda: Trouble("port 1 was taken"))
+    vitals.watch("homeserver address", lambda: said("port 1 was taken"))
     assert lines(vitals.checks(), State.TROUBLE) == ["port 1 was taken"]
 
 

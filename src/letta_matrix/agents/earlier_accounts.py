@@ -6,7 +6,6 @@ An account that we made ourselves has neither (spec: Application Service API, Se
 permissions).
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,15 +19,15 @@ from letta_matrix.common.vitals import Trouble
 from letta_matrix.config import Config
 from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.intent import Intent
+from letta_matrix.matrix.transactions import TXN_ID
 from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.store.turns import TURN_ID
 
 log = structlog.get_logger()
 
 _NOBODY = "=.nobody"
 """Ends a user id of our namespace that nobody has: `ghost_localpart` makes none like that."""
 _WRITTEN = ("m.room.message", "m.room.encrypted")
-_OUR_ID = re.compile(r"turn-[0-9a-f]{24}|lm[0-9a-f]{32}", re.ASCII)
-"""What `turn_id_of` and `txn_id` make."""
 _MOST = 20
 """Accounts that are named one by one."""
 
@@ -187,7 +186,8 @@ class EarlierAccounts:
 
 
 def _is_marked(marker: Mapping[str, Any]) -> bool:
-    return any(_OUR_ID.fullmatch(str(marker.get(name, ""))) for name in ("turn_id", "txn"))
+    ids = [str(marker.get(name, "")) for name in ("turn_id", "txn")]
+    return any(form.fullmatch(one) for form in (TURN_ID, TXN_ID) for one in ids)
 
 
 async def _sessions(intent: Intent) -> int:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -27,6 +26,7 @@ from letta_matrix.app.telemetry import check_telemetry, tracing_of
 from letta_matrix.common.connections.descriptors import raise_limit
 from letta_matrix.common.connections.listening import check_free, listen
 from letta_matrix.common.vitals import said
+from letta_matrix.common.waiting import ended_by_signal
 from letta_matrix.config import Config
 from letta_matrix.config.types import secret_of
 from letta_matrix.matrix.appservice import Appservice
@@ -204,10 +204,6 @@ class Bridge:
             return False
         return True
 
-    async def has_alias(self, alias: str) -> bool:
-        """See `AppserviceHandler.has_alias`; aliases are made with their rooms, never on demand."""
-        return False
-
     def is_ready(self) -> bool:
         """See `Health.is_ready`."""
         return self.health.is_ready()
@@ -250,10 +246,7 @@ async def run(config: Config, *, migrates: bool = False) -> None:
     """Run the bridge until SIGINT or SIGTERM. Raises StoreError or PortTakenError."""
     configure_logging(config.logging, secrets_of(config))
     raise_limit()
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    stop = ended_by_signal()
     if file_of(url_of_database(config)) is None:
         # Now, and not when this replica is needed.
         check_telemetry(config)

@@ -12,7 +12,6 @@ from letta_matrix.common import clock
 from letta_matrix.common.parts import part
 from letta_matrix.common.vitals import State, lines
 from letta_matrix.matrix.appservice import Appservice
-from letta_matrix.store.agents import AgentStatus
 
 
 @part
@@ -53,7 +52,6 @@ class Health:
         self._was_ready |= ready
         checks = app.vitals.checks()
         wrong = lines(checks, State.TROUBLE)
-        active = [a for a in app.stores.directory.all() if a.status is AgentStatus.ACTIVE]
         return {
             "status": "degraded" if wrong else "ok" if self._was_ready else "starting",
             "version": __version__,
@@ -62,7 +60,7 @@ class Health:
             "troubles": wrong,
             "warnings": lines(checks, State.WARNING),
             "checks": [asdict(one) | {"watches": watched_by(one.name)} for one in checks],
-            "agents": len(active),
+            "agents": len(app.stores.directory.active()),
             "agents_in_trouble": app.troubles.all(),
             "turns_waiting": app.dispatcher.queues.waiting,
             "turns_refused": app.stores.inbox.refused,

@@ -5,16 +5,17 @@ import contextvars
 import logging
 import re
 import sys
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import structlog
 from pydantic import BaseModel, SecretStr
 
+from letta_matrix.common.json_fields import items
 from letta_matrix.common.log_repeats import Line, Repeats
 from letta_matrix.common.vitals import Trouble
-from letta_matrix.config import Config, Logging
+from letta_matrix.config import Logging
 from letta_matrix.matrix.verbatim import visible
 
 _MASK = "[secret]"
@@ -138,17 +139,9 @@ def _say(line: Line) -> None:
     contextvars.Context().run(structlog.get_logger().log, level, **told)
 
 
-def secrets_of(config: Config) -> list[str]:
-    """Every secret of a configuration."""
-    return list(_secrets_in(config))
-
-
-def _secrets_in(value: object) -> Iterator[str]:
+def secrets_of(value: object) -> list[str]:
+    """Every secret of a configuration, or of a part of one."""
     if isinstance(value, SecretStr):
-        yield value.get_secret_value()
-    elif isinstance(value, BaseModel):
-        for _, inner in value:
-            yield from _secrets_in(inner)
-    elif isinstance(value, list):
-        for one in cast("list[object]", value):
-            yield from _secrets_in(one)
+        return [value.get_secret_value()]
+    parts = [part for _, part in value] if isinstance(value, BaseModel) else items(value) or []
+    return [secret for part in parts for secret in secrets_of(part)]

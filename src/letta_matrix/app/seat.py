@@ -67,7 +67,8 @@ class Seat:
         self.lease: Lease | None = None
         self._found_at = self._valid_until = 0.0
         self._changed = asyncio.Event()
-        self._failing: Trouble | None = None
+        self.trouble: Trouble | None = None
+        """Why it cannot be renewed, or looked for."""
 
     @property
     def holds(self) -> bool:
@@ -134,11 +135,6 @@ class Seat:
         """The sections of the configuration that the replica that acts has otherwise."""
         return self._likeness.differs
 
-    @property
-    def trouble(self) -> Trouble | None:
-        """Why it cannot be renewed, or looked for."""
-        return self._failing
-
     async def open(self) -> None:
         """Open the database, and make the schema where there is none. Raises StoreError."""
         known = await self.database.revision()
@@ -178,13 +174,13 @@ class Seat:
                 await self.database.migrate()
             self._note(self._misfit(beat))
             self._likeness.compare(beat.settings, acts=self.epoch > 0)
-            if self._failing is not None and self.epoch:
+            if self.trouble is not None and self.epoch:
                 await self._leases.release(self.replica_id)
         except StoreError as error:
             self._fail(error)
             return
         lease = beat.lease
-        if self._failing is not None or lease is None or lease.holder != self.replica_id:
+        if self.trouble is not None or lease is None or lease.holder != self.replica_id:
             self._lose()
         elif self.epoch not in (0, lease.epoch):
             # Another has acted meanwhile: what acts here is of an epoch that is over.
@@ -267,7 +263,7 @@ class Seat:
 
     def _told(self) -> Replica:
         # One that acts is compared by itself; of one that could not act nobody is to expect it.
-        tells = self.state == STANDBY and self.wants and self._failing is None
+        tells = self.state == STANDBY and self.wants and self.trouble is None
         reaches = self.way.reaches if tells else None
         one = Replica(self.replica_id, self._host, self._ports, __version__, self.state)
         return replace(one, reaches=reaches)
@@ -279,14 +275,14 @@ class Seat:
             self._changed.set()
 
     def _note(self, misfit: Trouble | None) -> None:
-        if misfit not in (None, self._failing):
+        if misfit not in (None, self.trouble):
             log.error("this replica does not act on this database", reason=str(misfit))
-        self._failing = misfit
+        self.trouble = misfit
 
     def _fail(self, error: StoreError) -> None:
-        if self._failing is None:
+        if self.trouble is None:
             log.error("the database of the replicas cannot be used", reason=str(error))
-        self._failing = error.trouble
+        self.trouble = error.trouble
 
 
 def _host_of(config: Config) -> str:

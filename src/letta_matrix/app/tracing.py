@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import structlog
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
@@ -61,7 +61,7 @@ class Tracing(Watcher):
         self._ids = _Ids()
         provider = TracerProvider(
             # What OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say goes before.
-            resource=named.merge(_named_by_environment()),
+            resource=named.merge(OTELResourceDetector().detect()),
             id_generator=self._ids,
             shutdown_on_exit=False,
         )
@@ -200,12 +200,6 @@ class _Exporter(SpanExporter):
         if not self._ended:
             self._ended = True
             self._inner.shutdown()
-
-
-def _named_by_environment() -> Resource:
-    from opentelemetry.sdk.resources import OTELResourceDetector
-
-    return OTELResourceDetector().detect()
 
 
 def _at(when: float, ahead: int) -> int:

@@ -27,19 +27,14 @@ async def open_existing(config: Config) -> AsyncGenerator[Database]:
             f"`{starting()}`, or `{typed(['run'])}` with a homeserver of your own"
         )
     try:
-        database = Database(url)
+        async with Database(url) as database:
+            if file is not None:
+                await asyncio.to_thread(check_if_alone, file)
+            else:
+                await _check_server(database)
+            yield database
     except StoreError as error:
         raise Failure(str(error)) from None
-    try:
-        if file is not None:
-            await asyncio.to_thread(check_if_alone, file)
-        else:
-            await _check_server(database)
-        yield database
-    except StoreError as error:
-        raise Failure(str(error)) from None
-    finally:
-        await database.close()
 
 
 async def _check_server(database: Database) -> None:

@@ -11,25 +11,21 @@ from letta_matrix.cli.options import ConfigOption, DataOption, settings_in
 if TYPE_CHECKING:
     from letta_matrix.config import Config
 
-AgentsArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="[AGENT]...", help="Ids or names of agents.")
-]
-AllOption = Annotated[
-    bool, typer.Option("--all", help="All agents, the bot, its space and its control room.")
-]
-NewRoomOption = Annotated[
-    bool,
-    typer.Option(
-        "--new-room",
-        help="Make the agents other rooms, though those they had are still there.",
-    ),
-]
-
 
 def forget(
-    agents: AgentsArgument = None,
-    everything: AllOption = False,
-    new_room: NewRoomOption = False,
+    agents: Annotated[
+        list[str] | None, typer.Argument(metavar="[AGENT]...", help="Ids or names of agents.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All agents, the bot, its space and its control room.")
+    ] = False,
+    new_room: Annotated[
+        bool,
+        typer.Option(
+            "--new-room",
+            help="Make the agents other rooms, though those they had are still there.",
+        ),
+    ] = False,
     config: ConfigOption = None,
     data: DataOption = None,
 ) -> None:

@@ -17,33 +17,27 @@ if TYPE_CHECKING:
     from letta_matrix.agents.migration.mappings_file import OldMapping
     from letta_matrix.config import Config
 
-FileArgument = Annotated[Path, typer.Argument(help="agent_user_mappings.json")]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")
-]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
-ReplaceRoomsOption = Annotated[
-    bool,
-    typer.Option(
-        "--replace-rooms",
-        help="Let agents that have other rooms by now go on in those of the file.",
-    ),
-]
-KeepLoginsOption = Annotated[
-    bool,
-    typer.Option(
-        "--keep-logins",
-        help="Leave the sessions and passwords of the agents' accounts as they are.",
-    ),
-]
-
 
 def import_mappings(
-    file: FileArgument,
-    dry_run: DryRunOption = False,
-    yes: YesOption = False,
-    replace_rooms: ReplaceRoomsOption = False,
-    keep_logins: KeepLoginsOption = False,
+    file: Annotated[Path, typer.Argument(help="agent_user_mappings.json")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")] = False,
+    replace_rooms: Annotated[
+        bool,
+        typer.Option(
+            "--replace-rooms",
+            help="Let agents that have other rooms by now go on in those of the file.",
+        ),
+    ] = False,
+    keep_logins: Annotated[
+        bool,
+        typer.Option(
+            "--keep-logins",
+            help="Leave the sessions and passwords of the agents' accounts as they are.",
+        ),
+    ] = False,
     config: ConfigOption = None,
     data: DataOption = None,
 ) -> None:
@@ -120,14 +114,13 @@ async def _import(config: "Config", choices: dict[str, bool]) -> "AsyncGenerator
     from letta_matrix.store.database import Database
     from letta_matrix.store.passwords import PasswordStore
 
-    database = Database(url_of_database(config))
-    homeserver = homeserver_of(config)
-    try:
-        await database.open(alone=True)
-        directory = await AgentDirectory(database).load()
-        passwords = PasswordStore(database)
-        async with importing(config, homeserver, directory, passwords, **choices) as work:
-            yield work
-    finally:
-        await homeserver.close()
-        await database.close()
+    async with Database(url_of_database(config)) as database:
+        homeserver = homeserver_of(config)
+        try:
+            await database.open(alone=True)
+            directory = await AgentDirectory(database).load()
+            passwords = PasswordStore(database)
+            async with importing(config, homeserver, directory, passwords, **choices) as work:
+                yield work
+        finally:
+            await homeserver.close()

@@ -3,7 +3,7 @@
 import re
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
@@ -14,9 +14,6 @@ from letta_matrix.cli.secrets import without_password
 from letta_matrix.common.addresses import is_address
 from letta_matrix.common.loopback import is_loopback
 from letta_matrix.common.program import typed
-
-if TYPE_CHECKING:
-    from letta_matrix.config import Config
 
 _HTTP = ("http", "https")
 _APPSERVICE = "http://127.0.0.1:29377"
@@ -129,6 +126,7 @@ def _write(settings: dict[str, object], config: Path, registration_file: Path) -
     from letta_matrix.common.private_files import UnwritableError, write_private
     from letta_matrix.config import load_config
     from letta_matrix.stack.data import check_folders
+    from letta_matrix.stack.registration import registration_text
 
     try:
         config.parent.mkdir(parents=True, exist_ok=True)
@@ -136,7 +134,7 @@ def _write(settings: dict[str, object], config: Path, registration_file: Path) -
         raise UnwritableError(config, error) from None
     check_folders([config.parent], warn)
     write_private(config, yaml.safe_dump(settings, sort_keys=False))
-    write_private(registration_file, _registration(load_config(config, {})))
+    write_private(registration_file, registration_text(load_config(config, {})))
 
 
 def _renew(config: Path, registration_file: Path) -> None:
@@ -144,10 +142,11 @@ def _renew(config: Path, registration_file: Path) -> None:
     from letta_matrix.common.private_files import write_private
     from letta_matrix.config import load_config
     from letta_matrix.stack.data import check_folders
+    from letta_matrix.stack.registration import registration_text
 
     settings = load_config(config)
     check_folders([config.parent], warn)
-    text = _registration(settings)
+    text = registration_text(settings)
     if registration_file.is_file() and registration_file.read_text(encoding="utf-8") == text:
         print(f"{registration_file} is as {config} says already.")
         return
@@ -156,14 +155,6 @@ def _renew(config: Path, registration_file: Path) -> None:
         f"Wrote {registration_file}, with the tokens of {config}. Let Synapse read this one, and "
         "restart\nSynapse and the bridge: both read it at their start alone."
     )
-
-
-def _registration(config: "Config") -> str:
-    import yaml
-
-    from letta_matrix.stack.registration import registration
-
-    return str(yaml.safe_dump(registration(config), sort_keys=False))
 
 
 def _next_steps(config: Path, registration_file: Path, *, hostname: str, keys: list[int]) -> None:

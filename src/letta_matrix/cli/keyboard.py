@@ -3,6 +3,7 @@
 import asyncio
 import os
 import select
+import termios
 from collections import deque
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -43,8 +44,6 @@ class Keyboard:
     def held(self) -> Generator[None]:
         """Until this ends, what is typed shows only where it is waited for, and Ctrl-C loses none
         of it. Left by an exception, as by Ctrl-C, what was not read is nobody's any more."""
-        import termios
-
         if not self._is_ours:
             yield
             return
@@ -67,8 +66,6 @@ class Keyboard:
     def listen(self) -> None:
         """Let show what is typed from now on, until a line is read; what was typed before is taken
         in, half a line too, see `has_line` and `begun`."""
-        import termios
-
         if self._held and not self.ended:
             self._take_in()
             self._shows = True
@@ -101,8 +98,6 @@ class Keyboard:
     def set_aside(self) -> None:
         """Keep for `line` what has been typed in the terminal already: it is no answer to what is
         asked only now. Half a line is forgotten."""
-        import termios
-
         if not self.is_terminal:
             return
         self._take_lines()
@@ -121,8 +116,6 @@ class Keyboard:
             return True  # nobody's
 
     def _take_in(self) -> None:
-        import termios
-
         self._take_lines()
         # A terminal gives half a line away only where it knows of no lines.
         self._set(termios.ICANON, on=False)
@@ -136,21 +129,15 @@ class Keyboard:
         self._ahead.extend(map(_decoded, lines))
 
     def _hold(self) -> None:
-        import termios
-
         self._set(termios.NOFLSH, on=True)
         self._set(termios.ECHO, on=self._shows)
 
     def _hush(self) -> None:
-        import termios
-
         self._shows = False
         if self._held and not self.ended:
             self._set(termios.ECHO, on=False)
 
     def _set(self, flag: int, *, on: bool) -> None:
-        import termios
-
         with suppress(termios.error):  # the terminal has gone
             attributes = termios.tcgetattr(self._descriptor)
             attributes[_LOCAL] = attributes[_LOCAL] | flag if on else attributes[_LOCAL] & ~flag

@@ -32,8 +32,14 @@ class MatrixClient:
         self._since = ""
 
     async def __aenter__(self) -> Self:
+        login = {
+            "type": "m.login.password",
+            "identifier": {"type": "m.id.user", "user": self._user_id},
+            "password": self._password,
+            "initial_device_display_name": _DEVICE,
+        }
         try:
-            answer = await self._call("POST", "/login", self._credentials())
+            answer = await self._call("POST", "/login", login)
         except BaseException:
             await self._http.close()
             raise
@@ -99,14 +105,6 @@ class MatrixClient:
     async def _send(self, room_id: str, event_type: str, content: Mapping[str, object]) -> str:
         path = f"/rooms/{quote(room_id)}/send/{event_type}/{secrets.token_hex(8)}"
         return str((await self._call("PUT", path, content))["event_id"])
-
-    def _credentials(self) -> dict[str, object]:
-        return {
-            "type": "m.login.password",
-            "identifier": {"type": "m.id.user", "user": self._user_id},
-            "password": self._password,
-            "initial_device_display_name": _DEVICE,
-        }
 
     async def _call(
         self,

@@ -13,23 +13,9 @@ from letta_matrix.cli.options import text_in
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
-    from letta_matrix.store.copying import Copied
-
 _VARIABLE = "LETTA_MATRIX__DATABASE__PASSWORD"
 _KINDS = ("sqlite:///", "postgresql://")
 
-SourceArgument = Annotated[
-    str, typer.Argument(metavar="FROM", help="As in `database.url`; paths start here.")
-]
-TargetArgument = Annotated[str, typer.Argument(metavar="TO", help="The same; it has to be empty.")]
-PasswordFileOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="A file with the password for PostgreSQL; without it the variable "
-        f"{_VARIABLE}, else PGPASSFILE.",
-        show_default=False,
-    ),
-]
 
 commands = typer.Typer(
     help="Bring the bridge's database from SQLite to PostgreSQL, or back.", no_args_is_help=True
@@ -43,9 +29,18 @@ def database() -> None:
 
 @commands.command("copy")
 def copy(
-    source: SourceArgument,
-    target: TargetArgument,
-    password_file: PasswordFileOption = None,
+    source: Annotated[
+        str, typer.Argument(metavar="FROM", help="As in `database.url`; paths start here.")
+    ],
+    target: Annotated[str, typer.Argument(metavar="TO", help="The same; it has to be empty.")],
+    password_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file with the password for PostgreSQL; without it the variable "
+            f"{_VARIABLE}, else PGPASSFILE.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Copy everything that the bridge knows into an empty database. Stop the bridge before. One
     that was cut off is run again; no bridge starts on half of it."""
@@ -56,15 +51,11 @@ def copy(
     password = _password(password_file)
     configure_logging(Logging(level="error"), [password] if password else [])
     old, new = _address(source, password), _address(target, password)
-    asyncio.run(move(old, new, _tell))
+    asyncio.run(move(old, new, lambda one: print(f"{one.table}: {one.rows} rows", flush=True)))
     print(
         f"all of it is there, row by row as in the old one. Write `database.url: {target}` into "
         "config.yaml and start the bridge; keep the old one until you have seen it run"
     )
-
-
-def _tell(copied: "Copied") -> None:
-    print(f"{copied.table}: {copied.rows} rows", flush=True)
 
 
 def _password(file: Path | None) -> str:

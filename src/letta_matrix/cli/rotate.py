@@ -48,6 +48,8 @@ def rotate_tokens(
 
 
 def _begin(path: Path, settings: "Config", *, keeps: bool) -> None:
+    from letta_matrix.stack.registration import registration_text
+
     if settings.appservice.earlier_as_token is not None:
         again = typed(["rotate-tokens", "--finish"])
         raise BadInput(f"{path}: the tokens are being changed already; `{again}` ends that first")
@@ -58,7 +60,7 @@ def _begin(path: Path, settings: "Config", *, keeps: bool) -> None:
         old = getattr(settings.appservice, name).get_secret_value()
         text = _with_another(path, text, name, (old, new[name]), keeps=keeps)
     # Whoever is killed in between begins anew: the configuration says what is under way.
-    _register(registration, settings, new)
+    write_private(registration, registration_text(settings, **new))
     write_private(path, text)
     if not keeps:
         print(f"Wrote other tokens into {path} and {registration}. Start `up`.")
@@ -95,16 +97,6 @@ def _with_another(path: Path, text: str, name: str, tokens: tuple[str, str], *, 
         )
     kept = r"\n\1earlier_" + name + r": \g<2>" + re.escape(old).replace("\\", "") + r"\g<2>"
     return line.sub(rf"\1{name}: '{new}'" + (kept if keeps else ""), text)
-
-
-def _register(path: Path, settings: "Config", tokens: dict[str, str]) -> None:
-    """Write a registration with other tokens."""
-    import yaml
-
-    from letta_matrix.stack.registration import registration
-
-    told = registration(settings) | tokens
-    write_private(path, str(yaml.safe_dump(told, sort_keys=False)))
 
 
 async def _check_known(settings: "Config") -> None:

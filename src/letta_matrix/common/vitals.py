@@ -50,7 +50,7 @@ Probe = Callable[[], Trouble | None]
 
 
 class Vitals:
-    """All checks of one process, in the order in which they were first told of."""
+    """All checks of one process, in the order in which they were first named."""
 
     def __init__(self) -> None:
         self._probes: dict[str, Probe] = {}
@@ -58,10 +58,6 @@ class Vitals:
     def watch(self, name: str, probe: Probe) -> None:
         """Ask `probe` whenever somebody wants to know."""
         self._probes[name] = probe
-
-    def tell(self, name: str, trouble: Trouble | None) -> None:
-        """From now on this is wrong; None: nothing is."""
-        self._probes[name] = lambda: trouble
 
     def of(self, name: str) -> Trouble | None:
         """What is wrong with one thing."""

@@ -1,10 +1,19 @@
 """Waiting for things that may not happen."""
 
 import asyncio
+import signal
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+def ended_by_signal(*more: signal.Signals) -> asyncio.Event:
+    """What is set when somebody wants this process to end: by SIGTERM, SIGINT or one of `more`."""
+    loop, wanted = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT, *more):
+        loop.add_signal_handler(number, wanted.set)
+    return wanted
 
 
 async def is_set(event: asyncio.Event, within: float) -> bool:

@@ -43,8 +43,6 @@ class AppserviceHandler(Protocol):
         """Whether a user of our namespace exists; it must be registered when this returns True."""
         ...
 
-    async def has_alias(self, alias: str) -> bool: ...
-
     def is_ready(self) -> bool: ...
 
 
@@ -175,9 +173,8 @@ class Appservice:
             return web.json_response({})
         return _error(404, "M_NOT_FOUND", "no such agent")
 
-    async def _alias(self, request: web.Request) -> web.Response:
-        if await self._handler.has_alias(request.match_info["alias"]):
-            return web.json_response({})
+    async def _alias(self, _request: web.Request) -> web.Response:
+        # Aliases are made with their rooms, never on demand.
         return _error(404, "M_NOT_FOUND", "no such room")
 
     async def _ping(self, _request: web.Request) -> web.Response:

@@ -1,6 +1,10 @@
 """Client transaction ids (client-server API, 'Transaction identifiers'), derived from causes."""
 
 import hashlib
+import re
+
+TXN_ID = re.compile(r"lm[0-9a-f]{32}", re.ASCII)
+"""What `txn_id` makes."""
 
 
 def txn_id(*cause: str | int) -> str:

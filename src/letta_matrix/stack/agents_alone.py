@@ -8,14 +8,13 @@ have to know (`APP_SERVER_TOKEN_FILE`, a file with it), and the model as `letta-
 
 import asyncio
 import os
-import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import aiohttp
 
-from letta_matrix.common.waiting import unless
+from letta_matrix.common.waiting import ended_by_signal, unless
 from letta_matrix.stack.agents_home import AgentsHome
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.held_ports import HeldPorts
@@ -69,9 +68,7 @@ class AgentsAlone:
 
 async def serve(data: Path, env: Mapping[str, str]) -> None:
     """Run until SIGTERM or SIGINT. Raises StackError for what does not start."""
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = ended_by_signal()
     async with aiohttp.ClientSession() as http:
         alone = AgentsAlone(data, env, http)
         try:

@@ -14,7 +14,7 @@ from letta_matrix.config.yaml_text import YamlFault, read
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.files import write_private_if_changed
 from letta_matrix.stack.ports import Ports
-from letta_matrix.stack.registration import OURS, registration
+from letta_matrix.stack.registration import OURS, registration_text
 from letta_matrix.stack.synapse import SERVER_NAME
 
 PID_FILES = {"synapse": "synapse.pid", "app_server": "app-server.pid"}
@@ -37,8 +37,7 @@ def write_bridge_files(directory: Path, ports: Ports, admin: str, token: str) ->
         config = load_config(path)
     except ConfigError as error:
         raise StackError(str(error)) from None
-    text = yaml.safe_dump(registration(config), sort_keys=False)
-    write_private_if_changed(directory / OURS, text)
+    write_private_if_changed(directory / OURS, registration_text(config))
     return config
 
 
@@ -100,16 +99,11 @@ def _follow(settings: dict[str, Any], ports: Ports, token: str) -> None:
     _update(settings, "api", port=ports.api, homeserver_url=homeserver)
     _update(settings, "mcp", port=ports.mcp, websocket_port=ports.mcp_websocket)
     for runtime in cast("list[object]", settings.get("runtimes") or []):
-        if _is_embedded(runtime):
-            fields = cast("dict[str, Any]", runtime)
+        fields = mapping(runtime)
+        if fields.get("name", _RUNTIME) == _RUNTIME and fields.get("type") == "app_server":
             url = f"ws://127.0.0.1:{ports.app_server}"
             fields |= {"url": url, "token": token, "pid_file": PID_FILES["app_server"]}
 
 
 def _update(settings: dict[str, Any], section: str, **values: object) -> None:
     settings[section] = {**mapping(settings.get(section)), **values}
-
-
-def _is_embedded(runtime: object) -> bool:
-    fields = mapping(runtime)
-    return fields.get("name", _RUNTIME) == _RUNTIME and fields.get("type") == "app_server"

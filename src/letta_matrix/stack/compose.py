@@ -24,7 +24,7 @@ from letta_matrix.config import load_config
 from letta_matrix.stack.certificate import ends_soon, self_signed
 from letta_matrix.stack.compose_scale import make_database, make_scale_secrets
 from letta_matrix.stack.errors import StackError
-from letta_matrix.stack.registration import registration
+from letta_matrix.stack.registration import registration_text
 from letta_matrix.stack.silence import status_of
 from letta_matrix.stack.synapse import Synapse, new_signing_key
 from letta_matrix.stack.volumes import Volumes
@@ -73,7 +73,7 @@ def make_files(volumes: Volumes, wanted: Wanted) -> None:
     volumes.folder("synapse", "synapse")
     volumes.put(f"bridge/{_KEEPER_TOKEN}", keeper + "\n", "bridge")
     volumes.put("bridge/config.yaml", _dump(_bridge_config(wanted)), "bridge")
-    known = _dump(registration(load_config(volumes.path("bridge/config.yaml"), {})))
+    known = registration_text(load_config(volumes.path("bridge/config.yaml"), {}))
     volumes.put("bridge/registration.yaml", known, "bridge")
     volumes.put("synapse/registration.yaml", known, "synapse")
     volumes.put("synapse/signing.key", new_signing_key(), "synapse")

@@ -12,7 +12,6 @@ import itertools
 import json
 import re
 import secrets
-import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from letta_matrix.common.connections.admission import Connections
 from letta_matrix.common.connections.aiohttp_server import AiohttpServer
 from letta_matrix.common.connections.descriptors import most_connections
 from letta_matrix.common.json_fields import as_list, mapping
+from letta_matrix.common.waiting import ended_by_signal
 from letta_matrix.stack.models import DEMO_MODEL, demo_key
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -284,10 +284,7 @@ def main() -> None:
 
 
 async def _serve(model: DemoModel, port: int) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    stop = ended_by_signal()
     connections = Connections(most_connections())
     server = AiohttpServer(model.application(), connections, keepalive=_IDLE, farewell=_FAREWELL)
     await server.start("127.0.0.1", port)

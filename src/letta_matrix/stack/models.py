@@ -181,7 +181,9 @@ class ProviderFile:
         """Add or replace a provider; others stay as they are. What agents had put in the way of
         the file is moved aside, and named: it lies in their reach, and we reach more."""
         providers = self._providers()
-        if not choice.key or _is_connected(providers.get(choice.provider, {}), choice):
+        known = providers.get(choice.provider, {})
+        there = (known.get("auth", {}).get("key"), known.get("base_url", ""))
+        if not choice.key or there == (choice.key, choice.base_url):
             return []
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         entry: dict[str, Any] = {
@@ -190,7 +192,7 @@ class ProviderFile:
             "provider_type": choice.provider,
             "provider_category": "byok",
             "auth": {"type": "api", "key": choice.key},
-            "created_at": providers.get(choice.provider, {}).get("created_at", now),
+            "created_at": known.get("created_at", now),
             "updated_at": now,
         }
         if choice.base_url:
@@ -208,8 +210,3 @@ class ProviderFile:
         except (ValueError, KeyError, TypeError):
             path = self._home / _PROVIDERS
             raise StackError(f"{path}: is damaged; move it away and start again") from None
-
-
-def _is_connected(entry: Mapping[str, Any], choice: ModelChoice) -> bool:
-    there = (entry.get("auth", {}).get("key"), entry.get("base_url", ""))
-    return there == (choice.key, choice.base_url)

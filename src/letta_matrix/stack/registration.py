@@ -6,6 +6,8 @@ Matrix spec, Application Service API, section "Registration".
 import re
 from pathlib import Path
 
+import yaml
+
 from letta_matrix.common.identifiers import RESERVED_PREFIXES
 from letta_matrix.config import Config
 
@@ -36,6 +38,11 @@ def registration(config: Config) -> dict[str, object]:
             "rooms": [],
         },
     }
+
+
+def registration_text(config: Config, **tokens: str) -> str:
+    """What `registration.yaml` holds, with other `tokens` where some are given."""
+    return str(yaml.safe_dump(registration(config) | tokens, sort_keys=False))
 
 
 def _exclusive(regex: str) -> dict[str, object]:

@@ -26,10 +26,6 @@ class Facts:
     usual_data: bool
     seconds: float
 
-    @property
-    def chat_url(self) -> str:
-        return self.state.chat["url"]
-
 
 def summary(facts: Facts) -> str:
     """The closing table: where to log in, as whom, and what to try."""
@@ -60,11 +56,11 @@ def _talk_now(facts: Facts) -> list[str]:
     if facts.login_token is None:
         return [
             "Talk to your agents in the browser (log in with the user and password below):",
-            f"  {facts.chat_url}",
+            f"  {facts.state.chat['url']}",
         ]
     return [
         "Talk to your agents in the browser (this link works once, for a day):",
-        f"  {sign_in_link(facts.chat_url, facts.login_token)}",
+        f"  {sign_in_link(facts.state.chat['url'], facts.login_token)}",
         "A new link, when this one is used up:",
         f"  {_command(facts, 'link')}",
     ]
@@ -103,7 +99,7 @@ def _running(facts: Facts) -> list[tuple[str, str]]:
     return [
         ("agents", _names(facts.agents)),
         ("model", facts.model),
-        ("chat page", facts.chat_url),
+        ("chat page", state.chat["url"]),
         ("dashboard", f"{state.api['url']}/dashboard"),
         ("REST API", f"{state.api['url']}/docs"),
         *([("MCP", state.mcp["url"])] if state.mcp else []),
@@ -117,7 +113,8 @@ def _what_to_try(facts: Facts) -> list[str]:
     if not facts.agents:
         return ["Agents appear here and on Matrix as soon as you create them."]
     first = facts.agents[0]
-    command = _chat_command(facts, first)
+    # The message stands last, in quotes: it is what a person changes first.
+    command = f'{_command(facts, "chat", first)} "hello"'
     where = "In another terminal, in this folder" if is_relative(command) else "In another terminal"
     lines = [
         f'Try: open the space "Letta Agents", enter {first}\'s room, write hello.',
@@ -131,11 +128,6 @@ def _what_to_try(facts: Facts) -> list[str]:
             "again with OPENAI_API_KEY or ANTHROPIC_API_KEY set, or with --model-base-url.",
         ]
     return lines
-
-
-def _chat_command(facts: Facts, agent: str) -> str:
-    # The message stands last, in quotes: it is what a person changes first.
-    return f'{_command(facts, "chat", agent)} "hello"'
 
 
 def _command(facts: Facts, name: str, *arguments: str) -> str:

@@ -22,7 +22,7 @@ import yaml
 
 from letta_matrix.common.connections.unreached import why_unreached
 from letta_matrix.common.private_files import write_private
-from letta_matrix.stack.errors import PasswordRefusedError, StackError, TooSoonError
+from letta_matrix.stack.errors import PasswordRefusedError, StackError
 from letta_matrix.stack.files import keep_secret, write_private_if_changed
 from letta_matrix.stack.homeserver_database import HomeserverDatabase
 from letta_matrix.stack.supervisor import Command
@@ -204,8 +204,7 @@ class Synapse:
 
         Raises:
             PasswordRefusedError: the password is wrong.
-            TooSoonError: one was made within the last minute.
-            StackError: refused for another reason.
+            StackError: refused for another reason, or one was made within the last minute.
         """
         access = await self.login(http, user, password, device)
         try:
@@ -219,15 +218,15 @@ class Synapse:
         """A token that logs its person in once (client-server API, `login/get_token`).
 
         Raises:
-            TooSoonError: Synapse makes one a minute.
-            StackError: refused.
+            StackError: refused, or too soon: Synapse makes one a minute.
         """
         path = "/_matrix/client/v1/login/get_token"
         answer = await self._call(http, "POST", path, {}, access_token)
         if answer.get("errcode") == "M_LIMIT_EXCEEDED":
             wait = answer.get("retry_after_ms")
             seconds = wait / 1000 if isinstance(wait, int | float) else 60.0
-            raise TooSoonError("Synapse makes one a minute", max(1.0, math.ceil(seconds)))
+            next_in = max(1, math.ceil(seconds))
+            raise StackError(f"Synapse makes one a minute; the next one in {next_in} s")
         if "login_token" not in answer:
             raise StackError(f"Synapse made no one-time login: {answer.get('error')}")
         return str(answer["login_token"])

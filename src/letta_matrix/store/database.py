@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import structlog
 from sqlalchemy import (
@@ -94,8 +94,8 @@ def _engine_of(url: URL) -> StoreEngine:
 
 
 class Database:
-    """One database. Open it with `open()`, end with `close()`. Where there are replicas, nothing
-    is written but what passes the `fence`, nor goes on before that is sure.
+    """One database. Open it with `open()`, end with `close()`, as `async with` does. Where there
+    are replicas, nothing is written but what passes the `fence`, nor goes on before that is sure.
 
     Unopened it can be read while another process has it open.
     """
@@ -158,6 +158,12 @@ class Database:
         """Look at it as `open` does, or, where nobody `writes`, whether it can be read. To be
         called of a file that nobody has open, and of a server at any time. Raises StoreError."""
         await self._run(lambda: self._engine.check(writes=writes))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def close(self) -> None:
         """Let go of it once all that has come is written; nothing more is taken."""

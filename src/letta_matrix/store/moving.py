@@ -23,8 +23,7 @@ async def move(source: URL, target: URL, tell: Tell = lambda _: None) -> None:
     """
     if source == target:
         raise StoreError("both are the same database", "name another one to copy into")
-    old = await _there(source)
-    try:
+    async with await _there(source) as old:
         await old.take(alone=True)
         if (revision := await old.revision()) != HEAD:
             raise StoreError(
@@ -33,15 +32,12 @@ async def move(source: URL, target: URL, tell: Tell = lambda _: None) -> None:
                 "start the bridge of this version on it once",
             )
         await _fill(target, old, str(source.render_as_string()), tell)
-    finally:
-        await old.close()
 
 
 async def save(source: URL, target: URL) -> None:
     """Copy `source` as it is at one moment, whoever writes to it, into a new `target`. Raises
     StoreError."""
-    old = Database(source)
-    try:
+    async with Database(source) as old:
         if (revision := await old.revision()) != HEAD:
             raise StoreError(
                 f"the database has the schema {revision or '(none)'}, this letta-matrix needs "
@@ -49,8 +45,6 @@ async def save(source: URL, target: URL) -> None:
                 "start the bridge of this version once",
             )
         await _fill(target, old, "", lambda _: None)
-    finally:
-        await old.close()
 
 
 async def _there(url: URL) -> Database:
@@ -62,16 +56,13 @@ async def _there(url: URL) -> Database:
 
 
 async def _fill(target: URL, old: Database, source: str, tell: Tell) -> None:
-    new = Database(target)
-    try:
+    async with Database(target) as new:
         await new.take(alone=True)
         if await new.revision() is not None:
             await _check_free(new, source)
         await new.make()
         await new.write(lambda db: _begin(db, source))
         await new.write(lambda db: _copy(old, db, tell))
-    finally:
-        await new.close()
 
 
 async def _check_free(database: Database, source: str) -> None:

@@ -1,6 +1,7 @@
 """Turns: one message for one agent, from its arrival to its answer."""
 
 import hashlib
+import re
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from letta_matrix.store.places import Place, at
 from letta_matrix.store.rows import Statement, execute, record_of, row_by
 from letta_matrix.store.schema import outbox, turns
 
+TURN_ID = re.compile(r"turn-[0-9a-f]{24}", re.ASCII)
+"""What `turn_id_of` makes."""
 _DAY = 86_400.0
 _JUST_NOW = 600.0
 

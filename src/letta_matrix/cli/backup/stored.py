@@ -3,8 +3,7 @@ used again."""
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,10 +95,5 @@ async def _as_in(database: Database, present: Path) -> int | None:
             return None
 
 
-@asynccontextmanager
-async def _database(path: Path) -> AsyncGenerator[Database]:
-    database = Database(database_url(f"sqlite:///{path}", path.parent))
-    try:
-        yield database
-    finally:
-        await database.close()
+def _database(path: Path) -> Database:
+    return Database(database_url(f"sqlite:///{path}", path.parent))

@@ -53,8 +53,11 @@ def take(
         if file.is_dir():
             raise BackupError(f"{file} is a folder: name a file")
         if file.exists():
-            with _replacing(file):
+            try:
                 is_encrypted(file)
+            except BackupError:
+                says = f"{file} stands there and is no backup: it is not replaced"
+                raise BackupError(says) from None
     if source.database is not None:
         if not source.database.is_file():
             raise BackupError(f"{source.database}: no database there; start the bridge once")
@@ -190,11 +193,3 @@ def _told(file: Path) -> Generator[None]:
         raise BackupError(str(error)) from None
     except OSError as error:
         raise BackupError(f"{error.filename or file}: {error.strerror or error}") from None
-
-
-@contextlib.contextmanager
-def _replacing(file: Path) -> Generator[None]:
-    try:
-        yield
-    except BackupError:
-        raise BackupError(f"{file} stands there and is no backup: it is not replaced") from None

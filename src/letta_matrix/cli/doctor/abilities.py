@@ -11,15 +11,7 @@ from yarl import URL
 
 from letta_matrix.app.checks import encryption as encrypted
 from letta_matrix.cli.doctor.check import check
-from letta_matrix.cli.doctor.finding import (
-    Finding,
-    Findings,
-    fine,
-    found,
-    trouble,
-    unknown,
-    warning,
-)
+from letta_matrix.cli.doctor.finding import Finding, fine, found, trouble, unknown, warning
 from letta_matrix.cli.doctor.subject import Subject
 from letta_matrix.common.json_fields import as_list, mapping, string_of
 from letta_matrix.config import Config
@@ -40,7 +32,7 @@ _METADATA = "_matrix/client/v1/auth_metadata"
     shows="new agents get no room",
     needs=("homeserver", "registration"),
 )
-async def room_version(subject: Subject) -> Findings:
+async def room_version(subject: Subject) -> Finding:
     """Whether the homeserver makes rooms as they are wanted."""
     path, shape = ClientPath.v3.capabilities, answers.having("capabilities")
     try:
@@ -48,9 +40,9 @@ async def room_version(subject: Subject) -> Findings:
             Method.GET, path, user_id=subject.config.bot_user_id, give_up_after=0, shape=shape
         )
     except (MatrixRequestError, HomeserverUnavailable) as error:
-        return [unknown(f"the homeserver does not tell its room versions: {why(error)}")]
+        return unknown(f"the homeserver does not tell its room versions: {why(error)}")
     versions = mapping(mapping(told["capabilities"]).get("m.room_versions"))
-    return [judge_room_version(versions, subject.config.agents.room_version)]
+    return judge_room_version(versions, subject.config.agents.room_version)
 
 
 def judge_room_version(versions: Mapping[str, Any], wanted: int | None) -> Finding:
@@ -81,7 +73,7 @@ def judge_room_version(versions: Mapping[str, Any], wanted: int | None) -> Findi
     shows="agents have no pictures, and do not get the files that people send",
     needs=("homeserver", "registration"),
 )
-async def media(subject: Subject) -> Findings:
+async def media(subject: Subject) -> Finding:
     """Whether a small file goes there and comes back."""
     bot = subject.bot
     data = f"letta-matrix doctor {secrets.token_hex(8)}\n".encode()
@@ -90,27 +82,23 @@ async def media(subject: Subject) -> Findings:
     except (MatrixRequestError, HomeserverUnavailable) as error:
         refused = isinstance(error, MatrixRequestError)
         told = refused_request(error) if refused else str(error)
-        return [
-            trouble(
-                f"no file can be uploaded: {told}",
-                "see that Synapse has `enable_media_repo`, room on its disk, and that a proxy in "
-                "between passes on /_matrix/media",
-            )
-        ]
+        return trouble(
+            f"no file can be uploaded: {told}",
+            "see that Synapse has `enable_media_repo`, room on its disk, and that a proxy in "
+            "between passes on /_matrix/media",
+        )
     try:
         back = await download(subject.homeserver, bot.user_id, uri, len(data))
     except MediaFault as error:
         back = str(error).encode()
     if back != data:
         told = back.decode(errors="replace") if len(back) < 200 else "other bytes"
-        return [
-            trouble(
-                f"a file that was uploaded does not come back: {told}",
-                "see that a proxy in between passes on /_matrix/client/v1/media, which is newer "
-                "than /_matrix/media",
-            )
-        ]
-    return [await _largest(subject)]
+        return trouble(
+            f"a file that was uploaded does not come back: {told}",
+            "see that a proxy in between passes on /_matrix/client/v1/media, which is newer "
+            "than /_matrix/media",
+        )
+    return await _largest(subject)
 
 
 async def _largest(subject: Subject) -> Finding:
@@ -141,19 +129,19 @@ def judge_upload_size(most: object) -> Finding:
     shows="agents are silent in their own rooms",
     vital="encryption",
 )
-async def encryption(subject: Subject) -> Findings:
+async def encryption(subject: Subject) -> Finding:
     """Whether agents can read their rooms."""
     try:
         wrong = encrypted(await subject.agents())
     except StoreError:
-        return [unknown("the database does not tell which rooms are encrypted")]
+        return unknown("the database does not tell which rooms are encrypted")
     if wrong is not None:
-        return [found(wrong)]
-    return [fine("no agent's room is encrypted; the bridge needs none of the flags for that")]
+        return found(wrong)
+    return fine("no agent's room is encrypted; the bridge needs none of the flags for that")
 
 
 @check("sign-in", shows="people cannot sign in", needs=("homeserver",))
-async def sign_in(subject: Subject) -> Findings:
+async def sign_in(subject: Subject) -> Finding:
     """By whom people sign in, which is nothing to the bridge (MAS, single sign-on)."""
     server = subject.homeserver
     anybody = server.with_token("")
@@ -165,12 +153,12 @@ async def sign_in(subject: Subject) -> Findings:
         _, body = await server.route.ask("GET", URL(server.url) / _METADATA, _TIMEOUT)
     except (MatrixRequestError, HomeserverUnavailable) as error:
         if not isinstance(error, MatrixRequestError):
-            return [unknown(f"the homeserver does not tell how one signs in: {why(error)}")]
+            return unknown(f"the homeserver does not tell how one signs in: {why(error)}")
         flows, body = [], b""
     except (aiohttp.ClientError, TimeoutError, answers.ForeignAnswer):
         flows, body = [], b""
     issuer = string_of(dict(answers.parsed(body) or {}), "issuer")
-    return [judge_sign_in(flows, answers.words(issuer), subject.config)]
+    return judge_sign_in(flows, answers.words(issuer), subject.config)
 
 
 def judge_sign_in(flows: list[str], issuer: str, config: Config) -> Finding:

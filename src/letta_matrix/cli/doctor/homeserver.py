@@ -11,7 +11,7 @@ from yarl import URL
 
 from letta_matrix.app.reach import HANGS, PING_SPEC
 from letta_matrix.cli.doctor.check import check
-from letta_matrix.cli.doctor.finding import Finding, Findings, fine, found, trouble, warning
+from letta_matrix.cli.doctor.finding import Finding, fine, found, trouble, warning
 from letta_matrix.cli.doctor.subject import Subject
 from letta_matrix.cli.doctor.tls import speaks_tls
 from letta_matrix.cli.doctor.tried import older, tried
@@ -35,21 +35,21 @@ _ADDRESS = (
     shows="nothing works: agents get no rooms, and answer nobody",
     vital="homeserver",
 )
-async def homeserver(subject: Subject) -> Findings:
+async def homeserver(subject: Subject) -> Finding:
     """Whether it answers where `homeserver.url` leads."""
     try:
         async with asyncio.timeout(_HANGS_AFTER):
             await _versions(subject)
     except MatrixRequestError as error:
-        return [trouble(refusal(error), "see what stands at homeserver.url")]
+        return trouble(refusal(error), "see what stands at homeserver.url")
     except TimeoutError:
-        return [await _misnamed(subject) or found(HANGS)]
+        return await _misnamed(subject) or found(HANGS)
     except HomeserverUnavailable as error:
         if subject.is_embedded and not subject.stack_runs:
             up = typed(["up", "--data", str(subject.config.directory)])
-            return [trouble("its stack does not run", f"start it: `{up}`")]
-        return [await _misnamed(subject) or trouble(str(error), _ADDRESS)]
-    return [fine(f"it answers at {subject.config.homeserver.url}")]
+            return trouble("its stack does not run", f"start it: `{up}`")
+        return await _misnamed(subject) or trouble(str(error), _ADDRESS)
+    return fine(f"it answers at {subject.config.homeserver.url}")
 
 
 async def _misnamed(subject: Subject) -> Finding | None:
@@ -57,7 +57,8 @@ async def _misnamed(subject: Subject) -> Finding | None:
     to by TLS and has none."""
     url = URL(subject.config.homeserver.url)
     host, port = url.host or "", url.port or 0
-    if url.scheme == "https" and await _is_plain(subject, url):
+    # Without TLS.
+    if url.scheme == "https" and await answers_at(subject, _written(url, "http")):
         right = _written(url, "http")
         return trouble(
             f"homeserver.url is {_written(url, 'https')}, and who listens there has no TLS",
@@ -71,12 +72,12 @@ async def _misnamed(subject: Subject) -> Finding | None:
     return None
 
 
-async def _is_plain(subject: Subject, url: URL) -> bool:
-    """Whether a homeserver answers there without TLS."""
-    address = url.with_scheme("http").with_port(url.port) / "_matrix/client/versions"
+async def answers_at(subject: Subject, base: str) -> bool:
+    """Whether a homeserver answers at an address."""
     try:
-        _, body = await subject.homeserver.route.ask("GET", address, _TIMEOUT)
-    except (aiohttp.ClientError, TimeoutError, answers.ForeignAnswer):
+        url = URL(f"{base.rstrip('/')}/{ClientPath.versions}")
+        _, body = await subject.homeserver.route.ask("GET", url, _TIMEOUT)
+    except (aiohttp.ClientError, TimeoutError, ValueError, answers.ForeignAnswer):
         return False
     return "versions" in (answers.parsed(body) or {})
 
@@ -91,10 +92,10 @@ def _written(url: URL, scheme: str) -> str:
     shows="what the bridge asks for is refused (M_UNRECOGNIZED)",
     needs=("homeserver",),
 )
-async def version(subject: Subject) -> Findings:
+async def version(subject: Subject) -> Finding:
     """Whether it can do what the bridge needs, and was tried with it."""
     specs = as_texts((await _versions(subject)).get("versions"))
-    return [judge_version(await _software(subject), specs)]
+    return judge_version(await _software(subject), specs)
 
 
 def judge_version(software: str, specs: Collection[str]) -> Finding:

@@ -22,53 +22,46 @@ from letta_matrix.config import (
 )
 
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
-_HTTPS = 443
 
 
 @check("bridge", shows="agents answer nobody")
-async def bridge(subject: Subject) -> Findings:
+async def bridge(subject: Subject) -> Finding:
     """Whether it runs, and answers."""
     api = subject.config.api
     if subject.health is not None:
         version, status = (subject.health.get(key) for key in ("version", "status"))
-        return [fine(f"it runs: letta-matrix {version}, {status}; what it says is told below")]
+        return fine(f"it runs: letta-matrix {version}, {status}; what it says is told below")
     if subject.stranger:
-        return [
-            trouble(
-                f"another program answers at {api.hostname}:{api.port} (`api.port`): nothing that "
-                "it says is believed",
-                f"`ss -ltnp | grep :{api.port}` names it: end it, or write another port into "
-                "config.yaml",
-                shows="the bridge does not start, or what its pages show is not its own",
-            )
-        ]
+        return trouble(
+            f"another program answers at {api.hostname}:{api.port} (`api.port`): nothing that "
+            "it says is believed",
+            f"`ss -ltnp | grep :{api.port}` names it: end it, or write another port into "
+            "config.yaml",
+            shows="the bridge does not start, or what its pages show is not its own",
+        )
     if await asyncio.to_thread(lambda: subject.holds_database):
-        return [
-            trouble(
-                f"it has its database open, and does not answer at {api.hostname}:{api.port}",
-                "see its log; if it hangs, start it again. If it was started with other settings "
-                "(`api.port`), give them here too",
-            )
-        ]
-    return [fine("it does not run; what a running one would say is looked at from here")]
+        return trouble(
+            f"it has its database open, and does not answer at {api.hostname}:{api.port}",
+            "see its log; if it hangs, start it again. If it was started with other settings "
+            "(`api.port`), give them here too",
+        )
+    return fine("it does not run; what a running one would say is looked at from here")
 
 
 @check("ports", shows="the bridge does not start", vital="connections")
-async def ports(subject: Subject) -> Findings:
+async def ports(subject: Subject) -> Finding | Findings:
     """Whether they are free for the bridge, or it has them."""
     places = subject.config.listens
     named = ", ".join(str(port) for _, port in places)
     if subject.health is not None:
-        return [fine(f"the bridge has them: {named}")]
+        return fine(f"the bridge has them: {named}")
     if twice := {port for _, port in places if [one for _, one in places].count(port) > 1}:
-        return [
-            trouble(
-                f"port {min(twice)} is named for two things in config.yaml",
-                "give appservice.port, api.port, mcp.port and mcp.websocket_port one each",
-            )
-        ]
+        return trouble(
+            f"port {min(twice)} is named for two things in config.yaml",
+            "give appservice.port, api.port, mcp.port and mcp.websocket_port one each",
+        )
     taken = [found for place in places if (found := await asyncio.to_thread(_taken, place))]
-    return taken or [fine(f"free for the bridge: {named}")]
+    return taken or fine(f"free for the bridge: {named}")
 
 
 def _taken(place: tuple[str, int]) -> Finding | None:
@@ -156,7 +149,7 @@ def _is_proxy(value: str) -> bool:
 
 
 @check("TLS", shows="the server is refused, and nothing of it works")
-async def certificates(subject: Subject) -> Findings:
+async def certificates(subject: Subject) -> Finding | Findings:
     """Whether the certificates of what is asked, and of what others ask, are good."""
     config, trusted = subject.config, subject.homeserver.route.tls
     urls: dict[str, tuple[ssl.SSLContext | None, str]] = {}
@@ -164,12 +157,11 @@ async def certificates(subject: Subject) -> Findings:
     urls[config.homeserver.url] = (trusted, "homeserver.ca_file")
 
     async def look(url: str) -> Finding:
-        parts = urlsplit(url)
-        return await tls.judged(url, parts.hostname or "", parts.port or _HTTPS, *urls[url])
+        return await tls.judged(url, *urls[url])
 
     secured = [one for one in urls if one.startswith(("https://", "wss://", "tls://"))]
     results = await side_by_side(look, secured)
-    return [*results, *judge_plain(list(urls))] or [fine("none is asked, all is on this machine")]
+    return [*results, *judge_plain(list(urls))] or fine("none is asked, all is on this machine")
 
 
 def judge_plain(urls: Sequence[str]) -> Iterator[Finding]:

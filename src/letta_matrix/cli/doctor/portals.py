@@ -21,7 +21,7 @@ _SILENT = "no text message comes or goes"
     shows="nobody there gets an answer",
     needs=("homeserver", "registration"),
 )
-async def bridges(subject: Subject) -> Findings:
+async def bridges(subject: Subject) -> Finding | Findings:
     """Whether each bridge of `portals` and `sms` is there, and the phone is paired."""
     results: Findings = []
     for settings in subject.config.bridges:
@@ -29,7 +29,7 @@ async def bridges(subject: Subject) -> Findings:
         results.append(await _bot(subject, settings, name))
         if isinstance(settings, SmsSettings) and settings.provisioning is not None:
             results.append(await _phone(settings, subject.config.homeserver.domain, name))
-    return results or [fine("none is configured")]
+    return results or fine("none is configured")
 
 
 async def _bot(subject: Subject, settings: PortalSettings, name: str) -> Finding:

@@ -10,7 +10,7 @@ from letta_matrix.agents.earlier_accounts import EarlierAccounts
 from letta_matrix.app.checks import clock_trouble, other_accounts
 from letta_matrix.app.reach import NotReached, ping, recognised
 from letta_matrix.cli.doctor.check import check
-from letta_matrix.cli.doctor.finding import Findings, fine, found, trouble, unknown
+from letta_matrix.cli.doctor.finding import Finding, fine, found, trouble, unknown
 from letta_matrix.cli.doctor.listener import listening
 from letta_matrix.cli.doctor.subject import Subject
 from letta_matrix.common.identifiers import RESERVED_PREFIXES
@@ -31,26 +31,23 @@ like that."""
     shows="the bridge never connects: no agent has a room, or answers",
     needs=("homeserver",),
 )
-async def registration(subject: Subject) -> Findings:
+async def registration(subject: Subject) -> Finding:
     """Whether the homeserver has loaded ours, and takes us for whom we take ourselves."""
     try:
         await recognised(subject.homeserver, subject.config)
     except NotReached as error:
-        return [found(error.trouble)]
+        return found(error.trouble)
     except HomeserverUnavailable as error:
-        return [trouble(str(error), _EXPLAINED)]
+        return trouble(str(error), _EXPLAINED)
     lacking = [one for one in _PROBES if await _is_foreign(subject, *one)]
     if lacking:
         named = ", ".join(kind for kind, _ in lacking)
-        return [
-            trouble(
-                f"in the registration that the homeserver reads, our namespaces are missing: "
-                f"{named}",
-                _COPY,
-                shows="agents' accounts and rooms are refused (M_EXCLUSIVE, M_FORBIDDEN)",
-            )
-        ]
-    return [fine(f"loaded, and the homeserver knows us as {subject.config.bot_user_id}")]
+        return trouble(
+            f"in the registration that the homeserver reads, our namespaces are missing: {named}",
+            _COPY,
+            shows="agents' accounts and rooms are refused (M_EXCLUSIVE, M_FORBIDDEN)",
+        )
+    return fine(f"loaded, and the homeserver knows us as {subject.config.bot_user_id}")
 
 
 _PROBES = [
@@ -88,30 +85,30 @@ def is_foreign(error: MatrixRequestError) -> bool:
     needs=("homeserver", "registration"),
     vital="reachability",
 )
-async def reachability(subject: Subject) -> Findings:
+async def reachability(subject: Subject) -> Finding:
     """Whether the homeserver reaches us, which it says when asked for a ping."""
     at = subject.config.appservice
     async with listening(subject) as blocked:
         if blocked:
-            return [unknown(f"the ping needs port {at.port} of appservice.port: {blocked}")]
+            return unknown(f"the ping needs port {at.port} of appservice.port: {blocked}")
         try:
             transaction = txn_id("doctor", str(time.time_ns()))
             pings = await ping(subject.homeserver, subject.config, transaction)
         except NotReached as error:
-            return [found(error.trouble)]
+            return found(error.trouble)
         except HomeserverUnavailable as error:
-            return [unknown(f"it is not known whether we are reached: {error}")]
+            return unknown(f"it is not known whether we are reached: {error}")
     if pings:
-        return [fine(f"the homeserver reaches us at {at.url}, and we reach it")]
+        return fine(f"the homeserver reaches us at {at.url}, and we reach it")
     if subject.health is None:
         lacking = "the homeserver has no ping: only a running bridge sees whether it is reached"
-        return [unknown(lacking)]
+        return unknown(lacking)
     told = {name: one for name, one in subject.told() if not one.warns}
     if (silence := told.get("reachability")) is not None:
-        return [found(silence)]
+        return found(silence)
     if "homeserver" in told:
-        return [unknown("the homeserver has no ping, and the running bridge is not connected")]
-    return [fine("the homeserver has no ping, and what the running bridge sends comes back")]
+        return unknown("the homeserver has no ping, and the running bridge is not connected")
+    return fine("the homeserver has no ping, and what the running bridge sends comes back")
 
 
 @check(
@@ -120,19 +117,19 @@ async def reachability(subject: Subject) -> Findings:
     needs=("homeserver", "registration"),
     vital="accounts",
 )
-async def namespaces(subject: Subject) -> Findings:
+async def namespaces(subject: Subject) -> Finding:
     """Whether the user ids of the bridge are its own."""
     accounts = EarlierAccounts(subject.config, await subject.directory())
     if (wrong := other_accounts(accounts.troubles)) is not None:
-        return [found(wrong)]
+        return found(wrong)
     try:
         await accounts.check(subject.bot)
     except NotAsWanted as error:
-        return [trouble(str(error), _ACCOUNTS)]
+        return trouble(str(error), _ACCOUNTS)
     except (MatrixRequestError, HomeserverUnavailable) as error:
-        return [unknown(f"it is not known who is signed in as the bot: {why(error)}")]
+        return unknown(f"it is not known who is signed in as the bot: {why(error)}")
     prefixes = ", ".join(f"@{prefix}..." for prefix in RESERVED_PREFIXES)
-    return [fine(f"{prefixes} and the bot are the bridge's own")]
+    return fine(f"{prefixes} and the bot are the bridge's own")
 
 
 @check(
@@ -141,9 +138,9 @@ async def namespaces(subject: Subject) -> Findings:
     needs=("homeserver",),
     vital="clock",
 )
-async def clock(subject: Subject) -> Findings:
+async def clock(subject: Subject) -> Finding:
     """Whether this machine's clock is the homeserver's."""
     server = subject.homeserver.clock
     if (wrong := clock_trouble(server)) is not None:
-        return [found(wrong)]
-    return [fine("this machine's and the homeserver's are the same")]
+        return found(wrong)
+    return fine("this machine's and the homeserver's are the same")

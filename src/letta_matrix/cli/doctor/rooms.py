@@ -4,7 +4,7 @@ from mautrix.errors import MatrixRequestError
 
 from letta_matrix.app.checks import some_of
 from letta_matrix.cli.doctor.check import check
-from letta_matrix.cli.doctor.finding import Findings, fine, trouble, unknown, warning
+from letta_matrix.cli.doctor.finding import Finding, Findings, fine, trouble, unknown, warning
 from letta_matrix.cli.doctor.subject import Subject
 from letta_matrix.common.side_by_side import side_by_side
 from letta_matrix.matrix.requests import HomeserverUnavailable
@@ -22,17 +22,17 @@ _NEW_ROOM = "`letta-matrix forget AGENT --new-room` gives it another one, with t
     needs=("homeserver", "registration"),
     vital="agents",
 )
-async def rooms(subject: Subject) -> Findings:
+async def rooms(subject: Subject) -> Finding | Findings:
     """Whether agents are in their rooms, and have the power to look after them."""
     try:
         agents = [one for one in await subject.agents() if one.room_id]
     except StoreError:
-        return [unknown("the database does not tell which rooms there are")]
+        return unknown("the database does not tell which rooms there are")
     looked_at = agents[:_MOST]
     try:
         stands = await side_by_side(lambda agent: _power(subject, agent), looked_at)
     except HomeserverUnavailable as error:
-        return [unknown(f"the rooms cannot be looked at: {error}")]
+        return unknown(f"the rooms cannot be looked at: {error}")
     named = [(agent.name, stand) for agent, stand in zip(looked_at, stands, strict=True)]
     return judge_rooms(named, len(agents))
 

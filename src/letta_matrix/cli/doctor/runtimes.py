@@ -123,11 +123,7 @@ def judge_permissions(runtime: Runtime, name: str = "") -> Iterator[Finding]:
                 name=name,
             )
     if isinstance(runtime, OpenAICompatibleRuntime):
-        yield from _openai(runtime, name)
-
-
-def _openai(runtime: OpenAICompatibleRuntime, name: str) -> Iterator[Finding]:
-    yield fine(f"tools at {runtime.url} never ask: its API has no approvals", name)
+        yield fine(f"tools at {runtime.url} never ask: its API has no approvals", name)
 
 
 def _agents(count: int) -> str:
@@ -135,11 +131,11 @@ def _agents(count: int) -> str:
 
 
 @check("keeper", shows="answers under way are cut off when the bridge starts again")
-async def keeper(subject: Subject) -> Findings:
+async def keeper(subject: Subject) -> Finding | Findings:
     """Whether the processes that hold the connections are there, and can be."""
     servers = [one for one in subject.config.runtimes if isinstance(one, AppServerRuntime)]
     if not servers:
-        return [fine("none is needed: there is no App Server")]
+        return fine("none is needed: there is no App Server")
     return [await _keeper(one, subject) for one in servers]
 
 

@@ -60,15 +60,11 @@ async def examine_server(database: Database, host: str) -> tuple[Findings, str |
         await database.write(lambda db: db.execute(_NOTHING))
     server = Server(**row)
     if (revision is None or revision < HEAD) and not server.makes:
-        raise _makes_nothing()
+        raise StoreError(
+            "the bridge's user may make no tables in the database",
+            "make it the owner of the database and its schema, or correct its `search_path`",
+        )
     return judge_server(server, host, before + took / 2, took / 2), revision
-
-
-def _makes_nothing() -> StoreError:
-    return StoreError(
-        "the bridge's user may make no tables in the database",
-        "make it the owner of the database and its schema, or correct its `search_path`",
-    )
 
 
 def judge_server(server: Server, host: str, now: float, unsure: float = 0.0) -> Findings:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -36,7 +35,7 @@ for."""
 
 
 @check("configuration", shows="the bridge does not start, or answers nobody", vital="runtimes")
-async def configuration(subject: Subject) -> Findings:
+async def configuration(subject: Subject) -> Finding | Findings:
     """It is valid: it was read. What is odd in it all the same."""
     config = subject.config
     odd = [
@@ -45,7 +44,7 @@ async def configuration(subject: Subject) -> Findings:
         *(warning(line, "unset it") for line in replaced(subject.environment)),
     ]
     agents = f"{len(config.runtimes)} runtime{'s' if len(config.runtimes) != 1 else ''}"
-    return odd or [fine(f"{subject.path} is valid: {config.bot_user_id}, {agents}")]
+    return odd or fine(f"{subject.path} is valid: {config.bot_user_id}, {agents}")
 
 
 def odd_settings(config: Config) -> Iterator[Finding]:
@@ -136,16 +135,18 @@ def _folder(text: str) -> Finding:
 
 
 @check("registration file", shows="the homeserver refuses the bridge, or does not reach it")
-async def registration_file(subject: Subject) -> Findings:
+async def registration_file(subject: Subject) -> Finding:
     """That the file beside the configuration is what `init` would write."""
     file = subject.config.directory / REGISTRATION
     try:
-        told = await asyncio.to_thread(_yaml, file)
+        told = mapping(await asyncio.to_thread(read, file))
     except FileNotFoundError:
-        return [fine(f"there is none beside {subject.path.name}: what is loaded shows below")]
+        return fine(f"there is none beside {subject.path.name}: what is loaded shows below")
     except (OSError, ValueError) as error:
-        return [trouble(f"{file} cannot be read: {_kind(error)}", _NEW_FILE)]
-    return [judge_registration(told, registration(subject.config))]
+        # Without the words of a parser, which may repeat a line with a token.
+        why = error.strerror or "" if isinstance(error, OSError) else "it is no YAML"
+        return trouble(f"{file} cannot be read: {why}", _NEW_FILE)
+    return judge_registration(told, registration(subject.config))
 
 
 def judge_registration(told: Mapping[str, Any], ours: Mapping[str, Any]) -> Finding:
@@ -159,9 +160,9 @@ def judge_registration(told: Mapping[str, Any], ours: Mapping[str, Any]) -> Find
 
 
 @check("rate limits", shows="answers come late when several agents speak, and stop growing")
-async def rate_limits(subject: Subject) -> Findings:
+async def rate_limits(subject: Subject) -> Finding:
     """Whether the homeserver may slow agents down."""
-    return [judge_rate_limits(await _registered(subject))]
+    return judge_rate_limits(await _registered(subject))
 
 
 def judge_rate_limits(told: Mapping[str, Any]) -> Finding:
@@ -175,9 +176,9 @@ def judge_rate_limits(told: Mapping[str, Any]) -> Finding:
 
 
 @check("encryption flags", shows="the homeserver sends more than is needed, and answers are slower")
-async def encryption_flags(subject: Subject) -> Findings:
+async def encryption_flags(subject: Subject) -> Finding:
     """Whether the registration has what only an encrypting bridge needs."""
-    return [judge_encryption_flags(await _registered(subject))]
+    return judge_encryption_flags(await _registered(subject))
 
 
 def judge_encryption_flags(told: Mapping[str, Any]) -> Finding:
@@ -193,7 +194,7 @@ def judge_encryption_flags(told: Mapping[str, Any]) -> Finding:
 
 async def _registered(subject: Subject) -> Mapping[str, Any]:
     try:
-        return await asyncio.to_thread(_yaml, subject.config.directory / REGISTRATION)
+        return mapping(await asyncio.to_thread(read, subject.config.directory / REGISTRATION))
     except (OSError, ValueError):
         # Told by `registration file`.
         return {}
@@ -209,12 +210,3 @@ def _lacks(told: Mapping[str, Any], ours: Mapping[str, Any], kind: str) -> bool:
         for it in (told, ours)
     ]
     return not regexes[1] <= regexes[0]
-
-
-def _yaml(file: Path) -> dict[str, Any]:
-    return mapping(read(file))
-
-
-def _kind(error: Exception) -> str:
-    """Without the words of a parser, which may repeat a line with a token."""
-    return (error.strerror or "") if isinstance(error, OSError) else "it is no YAML"

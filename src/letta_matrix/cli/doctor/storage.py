@@ -31,20 +31,20 @@ _PASSING = ("tmpfs", "ramfs", "overlay")
     shows="no message is taken: the homeserver keeps them until this is mended",
     vital="database",
 )
-async def database(subject: Subject) -> Findings:
+async def database(subject: Subject) -> Finding | Findings:
     """Whether it can be read and written, and has the schema of this version."""
     file, runs = subject.database_file, subject.health is not None
     if file is None:
         return await _on_server(subject, runs=runs)
     if not await asyncio.to_thread(file.is_file):
-        return [await asyncio.to_thread(_to_be_made, file)]
+        return await asyncio.to_thread(_to_be_made, file)
     try:
         await asyncio.to_thread(check_if_alone, file)
         await asyncio.to_thread(try_to_write, file)
         revision = await subject.database.revision()
     except StoreError as error:
-        return [found(error.trouble)]
-    return [judge_revision(revision, file, runs=runs)]
+        return found(error.trouble)
+    return judge_revision(revision, file, runs=runs)
 
 
 async def _on_server(subject: Subject, *, runs: bool) -> Findings:
@@ -103,12 +103,12 @@ class Disk:
 
 
 @check("disk", shows="no message is taken once it is full")
-async def disk(subject: Subject) -> Findings:
+async def disk(subject: Subject) -> Finding:
     """Whether the database has room, on a disk that keeps it."""
     if subject.database_file is None:
-        return [fine("the database is on another disk: its server's")]
+        return fine("the database is on another disk: its server's")
     folder = next(one for one in subject.database_file.absolute().parents if one.exists())
-    return [judge_disk(await asyncio.to_thread(_disk, folder), folder)]
+    return judge_disk(await asyncio.to_thread(_disk, folder), folder)
 
 
 def judge_disk(disk: Disk, folder: Path) -> Finding:

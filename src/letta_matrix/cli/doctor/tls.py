@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
 from cryptography import x509
 
@@ -12,12 +13,13 @@ from letta_matrix.cli.doctor.finding import Finding, fine, trouble, warning
 _SOON = 14
 """Days: whoever renews certificates by itself has done so by then."""
 _PATIENCE = 5.0
+_HTTPS = 443
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
     """A server's certificate: until when it is good, and what TLS says against it, "" for
-    nothing. `known`: who issued it is."""
+    nothing."""
 
     begins: datetime
     ends: datetime
@@ -77,12 +79,11 @@ def judge(url: str, seen: Seen, now: datetime, own_authority: str = "") -> Findi
     return fine(f"the certificate of {url} is good until {day}")
 
 
-async def judged(
-    url: str, host: str, port: int, trusted: ssl.SSLContext | None, own_authority: str = ""
-) -> Finding:
+async def judged(url: str, trusted: ssl.SSLContext | None, own_authority: str) -> Finding:
     """The same of who is there now."""
+    parts = urlsplit(url)
     try:
-        seen = await certificate_at(host, port, trusted)
+        seen = await certificate_at(parts.hostname or "", parts.port or _HTTPS, trusted)
     except ssl.SSLError as error:
         return trouble(
             f"no TLS comes about with {url}: {error.reason or 'it speaks none'}",

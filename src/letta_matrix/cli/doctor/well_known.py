@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
-from mautrix.api import ClientPath
 from yarl import URL
 
 from letta_matrix.cli.doctor.check import check
 from letta_matrix.cli.doctor.finding import Finding, Findings, fine, warning
+from letta_matrix.cli.doctor.homeserver import answers_at
 from letta_matrix.cli.doctor.subject import Subject, is_here
 from letta_matrix.common.json_fields import Json, mapping, string_of
 from letta_matrix.matrix import answers
@@ -33,13 +32,13 @@ class Told:
     "well-known",
     shows="clients do not find the homeserver by the name in user ids; the bridge needs none",
 )
-async def well_known(subject: Subject) -> Findings:
+async def well_known(subject: Subject) -> Finding | Findings:
     """Whether clients, and other servers, find the homeserver by the name in user ids."""
     if is_here(subject.well_known):
-        return [fine(f"{subject.config.homeserver.domain} is this machine: none is needed")]
+        return fine(f"{subject.config.homeserver.domain} is this machine: none is needed")
     told = await _ask(subject, _CLIENT)
     base = string_of(mapping((told.body or {}).get("m.homeserver")), "base_url")
-    at_base = await _versions(subject, base) if base.startswith(("http://", "https://")) else None
+    at_base = await answers_at(subject, base) if base.startswith(("http://", "https://")) else None
     other = await _ask(subject, _SERVER)
     url = f"{subject.well_known}/{_CLIENT}"
     delegated = judge_delegation(other, f"{subject.well_known}/{_SERVER}")
@@ -99,20 +98,6 @@ async def _ask(subject: Subject, path: str) -> Told:
         response, body = await route.ask("GET", URL(subject.well_known) / path, _TIMEOUT)
     except (aiohttp.ClientError, TimeoutError, ValueError, answers.ForeignAnswer):
         return Told()
-    return Told(response.status, _object(body), dict(response.headers))
-
-
-async def _versions(subject: Subject, base: str) -> bool | None:
-    """Whether a homeserver answers there."""
-    path = str(ClientPath.versions)
-    try:
-        url = URL(f"{base.rstrip('/')}/{path}")
-        _, body = await subject.homeserver.route.ask("GET", url, _TIMEOUT)
-    except (aiohttp.ClientError, TimeoutError, ValueError, answers.ForeignAnswer):
-        return False
-    return "versions" in (answers.parsed(body) or {})
-
-
-def _object(body: bytes) -> dict[str, Any] | None:
     found = answers.parsed(body)
-    return None if found is None else dict(found)
+    told = None if found is None else dict(found)
+    return Told(response.status, told, dict(response.headers))

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from letta_matrix.access.database import url_of_database
 from letta_matrix.config import Config
 from letta_matrix.stack.errors import StackError
-from letta_matrix.store.agents import AgentDirectory, AgentStatus
+from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database, StoreError
 
 
@@ -15,11 +15,8 @@ async def database_of(config: Config, trouble: str) -> AsyncGenerator[Database]:
     """The database, which the bridge may have open meanwhile. Raises StackError, which begins by
     what is the `trouble`, where it cannot be used."""
     try:
-        database = Database(url_of_database(config))
-        try:
+        async with Database(url_of_database(config)) as database:
             yield database
-        finally:
-            await database.close()
     except StoreError as error:
         raise StackError(f"{trouble}: {error}") from None
 
@@ -30,7 +27,5 @@ async def rooms_of_agents(config: Config) -> dict[str, str]:
     The bridge may have its database open meanwhile. Raises StackError.
     """
     async with database_of(config, "the agents' rooms are not known") as database:
-        directory = AgentDirectory(database)
-        await directory.load()
-    here = [agent for agent in directory.all() if agent.status is AgentStatus.ACTIVE]
+        here = (await AgentDirectory(database).load()).active()
     return {agent.user_id: agent.room_id for agent in here if agent.room_id is not None}

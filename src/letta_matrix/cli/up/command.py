@@ -14,35 +14,29 @@ from letta_matrix.cli.secrets import is_typed, secret_in, without_password
 _KEY = "LETTA_MATRIX_MODEL_API_KEY"
 _KEY_PLACES = f"--model-api-key-file or the variable {_KEY}"
 
-BaseUrlOption = Annotated[
-    str, typer.Option(help="An OpenAI-compatible endpoint, with its /v1.", show_default=False)
-]
-ApiKeyOption = Annotated[
-    str,
-    typer.Option(
-        help="The endpoint's key. Here other users can read it: better in a file, or in the "
-        "environment.",
-        envvar=_KEY,
-        show_default=False,
-    ),
-]
-ApiKeyFileOption = Annotated[
-    Path | None, typer.Option(help="A file with the endpoint's key.", show_default=False)
-]
-ModelOption = Annotated[
-    str, typer.Option(help="The model for new agents; default: the first.", show_default=False)
-]
-PortOffsetOption = Annotated[int, typer.Option(help="Added to every port.")]
-
 
 def up(
     context: typer.Context,
     data: DataOption = None,
-    model_base_url: BaseUrlOption = "",
-    model_api_key: ApiKeyOption = "",
-    model_api_key_file: ApiKeyFileOption = None,
-    model: ModelOption = "",
-    port_offset: PortOffsetOption = 0,
+    model_base_url: Annotated[
+        str, typer.Option(help="An OpenAI-compatible endpoint, with its /v1.", show_default=False)
+    ] = "",
+    model_api_key: Annotated[
+        str,
+        typer.Option(
+            help="The endpoint's key. Here other users can read it: better in a file, or in the "
+            "environment.",
+            envvar=_KEY,
+            show_default=False,
+        ),
+    ] = "",
+    model_api_key_file: Annotated[
+        Path | None, typer.Option(help="A file with the endpoint's key.", show_default=False)
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="The model for new agents; default: the first.", show_default=False)
+    ] = "",
+    port_offset: Annotated[int, typer.Option(help="Added to every port.")] = 0,
 ) -> None:
     """Run everything on this machine: homeserver, agents, bridge, chat page.
 

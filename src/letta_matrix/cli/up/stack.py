@@ -16,7 +16,7 @@ from letta_matrix.common.connections.known_servers import (
     KnownServer,
     note_process,
 )
-from letta_matrix.common.waiting import unless
+from letta_matrix.common.waiting import ended_by_signal, unless
 from letta_matrix.config import Config
 from letta_matrix.runtimes.keeper.pid_file import KeeperProcess
 from letta_matrix.stack.agents_home import AgentsHome
@@ -65,10 +65,7 @@ async def up(options: Options, announce: Announce) -> None:
         StackError: it cannot start; whatever had been started is ended.
     """
     raise_limit()
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, stop.set)
+    stop = ended_by_signal(signal.SIGHUP)
     data = make_data_directory(options.data)
     known = known_servers(data, Ports.with_offset(options.port_offset), announce)
     with writing_in(data), exclusive(data):

@@ -1,15 +1,6 @@
-"""What ends a keeper: a signal, or nobody to keep anything for."""
+"""What ends a keeper besides a signal: nobody to keep anything for."""
 
 import asyncio
-import signal
-
-
-def ended_by_signal() -> asyncio.Event:
-    """What is set when somebody wants this process to end."""
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
-    return ended
 
 
 class IdleEnd:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from letta_matrix.common.lock_files import lock
 from letta_matrix.common.log_files import keep_small
+from letta_matrix.common.waiting import ended_by_signal
 from letta_matrix.runtimes.keeper.doors import LocalDoor
-from letta_matrix.runtimes.keeper.ends import IdleEnd, ended_by_signal
+from letta_matrix.runtimes.keeper.ends import IdleEnd
 from letta_matrix.runtimes.keeper.secret import secret_at
 from letta_matrix.runtimes.keeper.server import Keeper
 

@@ -14,8 +14,9 @@ import structlog
 from letta_matrix.common.addresses import Place, is_address, names_user, place_of
 from letta_matrix.common.connections.listener import bound
 from letta_matrix.common.log_repeats import Line, Repeats
+from letta_matrix.common.waiting import ended_by_signal
 from letta_matrix.runtimes.keeper.doors import RemoteDoor
-from letta_matrix.runtimes.keeper.ends import IdleEnd, ended_by_signal
+from letta_matrix.runtimes.keeper.ends import IdleEnd
 from letta_matrix.runtimes.keeper.secret import checked, token_in
 from letta_matrix.runtimes.keeper.server import Keeper, Target
 from letta_matrix.runtimes.keeper.upstream import websocket_url
