@@ -55,7 +55,7 @@ class InstantHomeserver(FakeHomeserver):
         self._open = 0
         self._left = 0
         self._done = asyncio.Event()
-        self._passed, self._kept = asyncio.Event(), 0
+        self._passed, self._remain = asyncio.Event(), 0
         """Set when so many are open still."""
         self._gates = [Path(f"{settings['gate']}{number}") for number in range(GATES)]
         self._queued = defaultdict[str, list[int]](list)
@@ -118,7 +118,7 @@ class InstantHomeserver(FakeHomeserver):
         heads, left, began = list[float](), 0, 0.0
         for number, gate in enumerate(self._gates):
             left, began = self._open, time.monotonic()
-            self._kept = left - 2 * len(self._queued) if number + 1 < GATES else 0
+            self._remain = left - 2 * len(self._queued) if number + 1 < GATES else 0
             self._passed.clear()
             gate.touch()
             await self._passed.wait()
@@ -150,7 +150,7 @@ class InstantHomeserver(FakeHomeserver):
             number = int(_NUMBER.findall(body)[-1])
             self._answers[room][txn] = number, time.monotonic()
         self._open -= 1
-        if self._open == self._kept:
+        if self._open == self._remain:
             self._passed.set()
         if self._left:
             self._left -= 1

@@ -82,7 +82,11 @@ async def test_a_minute_has_its_limit_too(
     stage: Stage, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at = [time.time()]
-    monkeypatch.setattr(ServerClock, "now", lambda _: at[0])
+
+    def now(_: ServerClock) -> float:
+        return at[0]
+
+    monkeypatch.setattr(ServerClock, "now", now)
     await stage.again(person_per_minute=4)
 
     def sent(words: str) -> dict[str, Any]:

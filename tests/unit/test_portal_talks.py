@@ -98,7 +98,7 @@ async def test_what_a_contact_sends_at_once_is_one_question(
     bridged = await with_bridge(stage, join_messages=2)
     await opened(bridged)
     # By a clock that is ahead: how long the next one is waited for does not go by the time it is.
-    at_once = {"origin_server_ts": int((time.time() + 60) * 1000)}
+    at_once: dict[str, Any] = {"origin_server_ts": int((time.time() + 60) * 1000)}
     clock.stop()
     await bridged.admit(said("one", **at_once))
     await bridged.admit(said("two", **at_once), said("three", **at_once))

@@ -26,7 +26,7 @@ FEW = 3
 
 @pytest.fixture(autouse=True)
 def few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pruning, "_SHARE", FEW)
+    monkeypatch.setattr(pruning, "_ROWS_AT_ONCE", FEW)
 
 
 @pytest.fixture

@@ -301,9 +301,9 @@ def test_a_taken_port_is_named() -> None:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         taken = int(listener.getsockname()[1])
-        synapse, *others = (free_port() for _ in range(6))
+        synapse, first, second, third, fourth, last = (free_port() for _ in range(6))
         with pytest.raises(StackError, match=rf"port {taken} \(App Server\)") as fault:
-            Ports(synapse, *others[:4], taken, others[4]).check_free(0)
+            Ports(synapse, first, second, third, fourth, taken, last).check_free(0)
     proposed = str(fault.value).rpartition("--port-offset ")[2]
     assert proposed == "N" or int(proposed) > synapse - Ports().synapse
 

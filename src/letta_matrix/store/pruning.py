@@ -13,7 +13,7 @@ from letta_matrix.store.database import Database
 from letta_matrix.store.schema import approvals, audit, inbox, outbox, transactions, turns
 from letta_matrix.store.turns import TurnStatus
 
-_SHARE = 500
+_ROWS_AT_ONCE = 500
 
 Forget = Callable[[ColumnElement[bool]], Sequence[Delete]]
 """What deletes those rows of a table that are within a condition."""
@@ -41,7 +41,7 @@ async def _go_through(
 
     def share(connection: Connection) -> int | None:
         """How far it came, None at the end."""
-        query = select(seq, at).where(seq > after).order_by(seq).limit(_SHARE)
+        query = select(seq, at).where(seq > after).order_by(seq).limit(_ROWS_AT_ONCE)
         rows = connection.execute(query).all()
         if not rows:
             return None
@@ -50,7 +50,7 @@ async def _go_through(
             connection.execute(statement)
         # What a clock that was ahead has dated in the future says nothing of those behind it.
         is_new = any(when is not None and before <= when <= now for _, when in rows)
-        return None if is_new or len(rows) < _SHARE else last
+        return None if is_new or len(rows) < _ROWS_AT_ONCE else last
 
     while (reached := await database.write(share)) is not None:
         after = reached
