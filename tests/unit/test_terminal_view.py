@@ -4,7 +4,7 @@ import io
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -136,11 +136,15 @@ def test_nothing_is_lost(markdown: str, shown: str) -> None:
 
 
 # Cells beyond a table's columns and words behind a fence are lost in HTML too.
-_MARKDOWN = st.lists(
-    st.sampled_from(
-        "a b ** * ` \n \n\n # > - 1. $x$ || <b> [a](https://b.c) ![ ~~ ]( 日「".split(" ")  # noqa: SIM905
+_MARKDOWN = (
+    st.lists(
+        st.sampled_from(
+            "a b ** * ` \n \n\n # > - 1. $x$ || <b> [a](https://b.c) ![ ~~ ]( 日「".split(" ")  # noqa: SIM905
+        )
     )
-).map("".join)
+    .map("".join)
+    .filter(lambda text: "```" not in text and "~~~" not in text)
+)
 _GROWING = st.lists(st.sampled_from(["a", "日", "\n", "\n\n", "```", "|", "|-|", "# ", "> ", "- "]))
 
 
@@ -151,6 +155,7 @@ def test_any_text_is_drawn_and_no_letter_lost(markdown: str) -> None:
 
 
 @settings(max_examples=100, deadline=None)
+@example("a\n```", "a```")
 @given(_GROWING.map("".join), _GROWING.map("".join))
 def test_what_is_before_the_last_block_stays_so(text: str, more: str) -> None:
     assert 0 <= last_block(text) <= last_block(text + more) <= len(text + more)

@@ -57,8 +57,9 @@ def test_a_fold_in_code_is_code() -> None:
 @settings(max_examples=100, deadline=None)
 @given(
     st.lists(
-        st.sampled_from(["<details>", "<summary>", "</summary>", "</details>", "```", "\n", "\n\n"])
-        | st.text("ab -`", max_size=5)
+        # Words behind a fence are no text: they name a language.
+        st.sampled_from(["<details>", "<summary>", "</summary>", "</details>", "```\n", "`a`"])
+        | st.text("ab -\n", max_size=5)
     ).map("".join)
 )
 def test_no_letter_is_lost(markdown: str) -> None:

@@ -131,8 +131,11 @@ def last_block(text: str) -> int:
         for token in _PARSER.parse(text)
         if token.level == 0 and token.nesting >= 0 and token.map is not None
     ]
-    lines = text.split("\n")[: starts[-1] if starts else 0]
-    return sum(len(line) + 1 for line in lines)
+    lines = text.split("\n")
+    if starts and starts[-1] == len(lines) - 1 and lines[starts[-1] - 1].strip():
+        # What else comes in its line tells whether it begins a block, or goes on with the last.
+        del starts[-1]
+    return sum(len(line) + 1 for line in lines[: starts[-1] if starts else 0])
 
 
 def is_blank(markdown: str) -> bool:
