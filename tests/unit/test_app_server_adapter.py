@@ -12,7 +12,7 @@ from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.common.tools import ToolCall, ToolResult, ToolSpec
 from letta_matrix.runtimes.app_server import AppServer
-from letta_matrix.runtimes.app_server.adapter import ABORT_GRACE, RECOVERY_GRACE
+from letta_matrix.runtimes.app_server.adapter import RECOVERY_GRACE
 from letta_matrix.runtimes.faults import (
     AgentGone,
     ConversationGone,
@@ -23,6 +23,7 @@ from letta_matrix.runtimes.faults import (
     TurnLost,
 )
 from letta_matrix.runtimes.protocol import (
+    ABORT_GRACE,
     ApprovalRequested,
     StopReason,
     TextDelta,

@@ -27,6 +27,7 @@ from letta_matrix.runtimes.faults import (
 )
 from letta_matrix.runtimes.memory import Answer, MemoryRuntime, echo
 from letta_matrix.runtimes.protocol import (
+    ABORT_GRACE,
     ApprovalRequested,
     ImagesDropped,
     SaveTurnState,
@@ -861,10 +862,39 @@ async def test_a_stop_that_a_runtime_leaves_unanswered_is_not_called_one(
     stopping = asyncio.create_task(stage.runner.cancel(turn))
     await asked.wait()
     # Its turn has some time to end by itself, and it some more to take what it is told.
-    for _ in range(2):
+    for seconds in (3, 6):
         await settled()
-        clock.advance(3)
+        clock.advance(seconds)
     await within(running)
     assert fake.bodies(ROOM)[-1] == notices.UNREACHED
     heard.set()
     assert await stopping
+
+
+async def test_a_stop_is_one_though_the_turn_is_slow_to_end(
+    stage: Stage, fake: FakeHomeserver, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that has just begun follows the turn no more: its runtime alone is waited for."""
+    asked, ended = asyncio.Event(), asyncio.Event()
+
+    async def stop(_agent_id: str, _conversation_id: str) -> None:
+        asked.set()
+        await ended.wait()
+
+    monkeypatch.setattr(stage.runtime, "cancel_turn", stop)
+    stage.runtime.available = False
+    turn = await stage.turn("hello")
+    turn.conversation_id = "c1"
+    await stage.stores.turns.run(turn, {"message_id": turn.event_id})
+    clock.stop()
+    running = asyncio.create_task(stage.runner.run(turn, recovered=True))
+    await eventually(lambda: turn.turn_id in stage.runner._running)
+    stopping = asyncio.create_task(stage.runner.cancel(turn))
+    await asked.wait()
+    await settled()
+    clock.advance(ABORT_GRACE + 0.5)
+    await settled()
+    ended.set()
+    assert await stopping
+    await within(running)
+    assert fake.bodies(ROOM)[-1] == notices.STOPPED

@@ -33,7 +33,7 @@ from letta_matrix.runtimes.faults import (
     TurnLost,
     fault_of,
 )
-from letta_matrix.runtimes.protocol import AgentRuntime, TurnRequest
+from letta_matrix.runtimes.protocol import ABORT_GRACE, AgentRuntime, TurnRequest
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.turns import Outcome, Turn, TurnAmended, TurnStatus, TurnStore
 
@@ -42,8 +42,9 @@ log = structlog.get_logger()
 _PATIENCE = 3.0
 """Seconds a runtime may be away before the person is told."""
 
-_LAST_WORD = 2.0
-"""Seconds a runtime has to take that a turn is to stop, once nobody waits for that any more."""
+_LAST_WORD = ABORT_GRACE + 3.0
+"""Seconds a runtime has to take that a turn is to stop, once nobody waits for that any more: it
+may be a grace late though it has taken it at once."""
 
 _QUIET = 10.0
 """Seconds without a word of a turn after which its runtime may hang."""

@@ -14,6 +14,9 @@ from letta_matrix.common.tools import ToolHandler, ToolSpec
 from letta_matrix.runtimes.faults import RuntimeRefused
 from letta_matrix.runtimes.speech import Said
 
+ABORT_GRACE = 2.0
+"""Seconds that an aborted turn has to report its end."""
+
 TurnState = Mapping[str, object]
 """What an adapter needs to find a turn again after a crash; JSON, opaque to everybody else."""
 
@@ -262,7 +265,10 @@ class AgentRuntime(Protocol):
         ...
 
     async def cancel_turn(self, agent_id: str, conversation_id: str) -> None:
-        """Stop what runs in a conversation; its generator then yields TurnFinished(CANCELLED)."""
+        """Stop what runs in a conversation; its generator then yields TurnFinished(CANCELLED).
+
+        Returns once the runtime has taken it, or `ABORT_GRACE` after that.
+        Raises RuntimeUnavailable or RuntimeRefused."""
         ...
 
     async def answer_approval(

@@ -27,6 +27,7 @@ from letta_matrix.runtimes.faults import (
 from letta_matrix.runtimes.keeper.places import KeeperPlace
 from letta_matrix.runtimes.letta_json import agent_of
 from letta_matrix.runtimes.protocol import (
+    ABORT_GRACE,
     AgentInfo,
     AgentRuntime,
     ApprovalRequested,
@@ -41,8 +42,6 @@ from letta_matrix.runtimes.speech import Said
 PAGE = 100
 LOOK_EVERY = 2.0
 """Longest pause in seconds between two looks at who has talked in any conversation."""
-ABORT_GRACE = 2.0
-"""Seconds that an aborted turn has to report its end."""
 RECOVERY_GRACE = 120.0
 """Seconds after the start in which no frame is given up: turns of a killed bridge may want it."""
 
