@@ -23,6 +23,7 @@ from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database
 from letta_matrix.toolbox.registry import Toolbox
+from letta_matrix.toolbox.tool import LONGEST_WAIT
 
 ROOM = "!1:test"
 ADA = "@agent_1:test"
@@ -142,6 +143,31 @@ async def test_a_message_whose_answer_was_lost_is_sent_once(
     await clock.until(sending.done)
     await sending
     assert fake.bodies(ROOM) == ["once"]
+
+
+async def test_a_message_that_is_long_in_going_out_leaves_the_less_time_for_its_answer(
+    toolbox: Toolbox, directory: AgentDirectory, fake: FakeHomeserver, clock: Clock
+) -> None:
+    await directory.reserve([agent(2)])
+    released = fake.hold("PUT .*/send/")
+    given = {"agent": "Agent 2", "message": "hello", "wait_seconds": LONGEST_WAIT}
+    totals = list[float]()
+
+    async def progress(_done: float, total: float, _line: str) -> None:
+        totals.append(total)
+
+    who = Principal("token:1", "agent-1")
+    clock.stop()
+    calling = asyncio.create_task(
+        toolbox.call(who, "message_agent", given, door="api", progress=progress)
+    )
+    await eventually(lambda: fake.matching("PUT .*/send/"))
+    clock.advance(20)
+    released.set()
+    await clock.until(lambda: totals)
+    assert totals[0] <= LONGEST_WAIT - 20
+    calling.cancel()
+    await asyncio.wait([calling])
 
 
 async def test_a_client_that_hangs_up_finds_its_message_sent(

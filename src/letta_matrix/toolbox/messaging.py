@@ -60,6 +60,7 @@ class AgentAnswer(OfEvent):
 @tool("message_agent", "Message an agent", Scope.AGENTS, AgentAnswer, seconds=None)
 async def message_agent(caller: Caller, params: MessageAgent) -> Result:
     """Send a message to another agent and wait for its answer."""
+    began = clock.now()
     house, target = caller.house, _target(caller, params.agent)
     hops = await _hops(caller, target)
     if hops + 1 > house.config.conversations.max_hops:
@@ -76,8 +77,10 @@ async def message_agent(caller: Caller, params: MessageAgent) -> Result:
         "event_id": event_id,
     }
     turn_id = turn_id_of(event_id, target.agent_id)
-    async with telling(caller, params.wait_seconds, "waiting for the agent's answer"):
-        is_done = await _is_done(house.turns, turn_id, params.wait_seconds)
+    # Whoever calls waits for the whole, of which a slow homeserver may have taken its part.
+    seconds = min(params.wait_seconds, began + LONGEST_WAIT - clock.now())
+    async with telling(caller, seconds, "waiting for the agent's answer"):
+        is_done = await _is_done(house.turns, turn_id, seconds)
     if not is_done:
         return {**told, "note": _NOT_YET}
     answer = await house.outbox.said(turn_id) or "(no answer)"
