@@ -16,13 +16,13 @@ from tests.builders import config_for
 from tests.fake_app_server import FakeAppServer
 from tests.servers import free_port
 from tests.unit.test_docs import codes, rows, section, text_of
-from tests.waiting import eventually, within
+from tests.waiting import Clock, eventually, within
 from typer.testing import CliRunner
 
 from letta_matrix.cli.commands import app
 from letta_matrix.cli.doctor import network, runtimes
 from letta_matrix.cli.doctor.catalogue import CHECKS
-from letta_matrix.cli.doctor.check import Check, Look
+from letta_matrix.cli.doctor.check import PATIENCE, Check, Look
 from letta_matrix.cli.doctor.examination import examine
 from letta_matrix.cli.doctor.finding import (
     Finding,
@@ -188,6 +188,35 @@ async def test_a_keeper_elsewhere_is_asked_what_it_reaches(
     assert "does not reach its App Server" in found.says
     await door.close()
     await keeper.close()
+
+
+async def test_a_runtime_that_hangs_is_named_though_it_may_be_asked_for_as_long_as_a_check_takes(
+    tmp_path: Path, clock: Clock
+) -> None:
+    asked = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    hangs: Json = {"type": "letta_api", "name": "cloud", "url": f"http://127.0.0.1:{port}"}
+    hangs["request_timeout"] = PATIENCE
+    clock.stop()
+    looking = asyncio.create_task(
+        examined(tmp_path, [runtimes.runtimes], runtimes=[hangs, {"type": "memory"}])
+    )
+    await within(asked.wait())
+    clock.advance(runtimes._PATIENCE)
+    first, second = await within(looking)
+    assert (first.name, first.mark) == ("runtime cloud", Mark.TROUBLE)
+    assert "it hangs" in first.says
+    assert (second.name, second.mark) == ("runtime memory", Mark.OK)
+    server.close()
+    await within(server.wait_closed())
 
 
 async def test_what_needs_another_thing_is_looked_at_only_where_that_is_well(

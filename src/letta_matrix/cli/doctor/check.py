@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from letta_matrix.cli.doctor.finding import Finding, Findings
 from letta_matrix.cli.doctor.subject import Subject
 
+PATIENCE = 30.0
+"""Seconds that one check may take."""
+
 Look = Callable[[Subject], Awaitable[Findings]]
 Judge = Callable[[Subject], Awaitable[Finding | Findings]]
 

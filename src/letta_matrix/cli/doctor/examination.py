@@ -6,13 +6,10 @@ from dataclasses import replace
 
 from letta_matrix.app.logs import secrets_of
 from letta_matrix.cli.doctor.catalogue import CHECKS
-from letta_matrix.cli.doctor.check import Check
+from letta_matrix.cli.doctor.check import PATIENCE, Check
 from letta_matrix.cli.doctor.finding import Finding, Findings, Mark, found, unknown
 from letta_matrix.cli.doctor.subject import Subject
 from letta_matrix.runtimes.error_lines import scrubbed
-
-_PATIENCE = 30.0
-"""Seconds that one check may take."""
 
 
 async def examine(subject: Subject, checks: Sequence[Check] = CHECKS) -> AsyncGenerator[Finding]:
@@ -48,10 +45,10 @@ async def _look(check: Check, failed: set[str], subject: Subject) -> Findings:
     if missing:
         return [unknown(f"not looked at, as `{missing[0]}` is not well")]
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(PATIENCE):
             return await check.look(subject)
     except TimeoutError:
-        return [unknown(f"no answer within {_PATIENCE:g} s")]
+        return [unknown(f"no answer within {PATIENCE:g} s")]
     except Exception as error:  # noqa: BLE001 - one defect must not hide what the others find
         return [unknown(f"the check failed, which is a defect: {type(error).__name__}: {error}")]
 

@@ -2,15 +2,17 @@
 
 import asyncio
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
-from letta_matrix.cli.doctor.check import check
+from letta_matrix.cli.doctor.check import PATIENCE, check
 from letta_matrix.cli.doctor.finding import Finding, Findings, fine, trouble, warning
 from letta_matrix.cli.doctor.subject import Subject, is_private
 from letta_matrix.cli.doctor.tried import older, tried
 from letta_matrix.common.connections.known_servers import server_at
 from letta_matrix.common.json_fields import string_of
 from letta_matrix.common.lenient_json import printable
+from letta_matrix.common.side_by_side import side_by_side
 from letta_matrix.config import AppServerRuntime, Config, OpenAICompatibleRuntime, Runtime
 from letta_matrix.runtimes.adapters import make_runtime
 from letta_matrix.runtimes.app_server.keepers import remote_keeper
@@ -19,6 +21,10 @@ from letta_matrix.runtimes.faults import CredentialsRefused, RuntimeFault
 from letta_matrix.runtimes.keeper.local import MAX_SOCKET_PATH
 from letta_matrix.runtimes.keeper.pid_file import KeeperProcess
 from letta_matrix.runtimes.keeper.places import KeeperFault
+
+_PATIENCE = PATIENCE - 5.0
+"""Seconds that one runtime may take, less than all of them together: or nobody would be told which
+one hangs. Its own `request_timeout` may be as long as the check, or longer."""
 
 _AGENTS_AWAY = "its agents answer nobody, and say once that they cannot be reached"
 
@@ -31,28 +37,38 @@ _AGENTS_AWAY = "its agents answer nobody, and say once that they cannot be reach
 )
 async def runtimes(subject: Subject) -> Findings:
     """Whether each can be reached, takes our token, and asks before tools run."""
-    results: Findings = []
-    for runtime in subject.config.runtimes:
+
+    async def looked_at(runtime: Runtime) -> Findings:
         name = f"runtime {runtime.name}"
-        results.append(await _reached(runtime, subject.config, name))
-        results += judge_permissions(runtime, name)
-    return results
+        found = await _reached(runtime, subject.config, name)
+        return [found, *judge_permissions(runtime, name)]
+
+    return [*chain.from_iterable(await side_by_side(looked_at, subject.config.runtimes))]
 
 
 async def _reached(runtime: Runtime, config: Config, name: str) -> Finding:
     try:
-        if runtime.type == "app_server":
-            return await _app_server(runtime, config, name)
-        adapter = make_runtime(runtime, config)
-        try:
-            await adapter.start()
-            found = len(await adapter.list_agents())
-        finally:
-            await adapter.close()
+        async with asyncio.timeout(_PATIENCE):
+            return await _found(runtime, config, name)
     except CredentialsRefused as fault:
         return trouble(str(fault), "write the right one into config.yaml", name=name)
     except RuntimeFault as fault:
         return trouble(str(fault), "", name=name)
+    except TimeoutError:
+        hangs = f"has not listed its agents for {_PATIENCE:g} s: it hangs"
+        return trouble(f"the runtime {runtime.name!r} {hangs}", "", name=name)
+
+
+async def _found(runtime: Runtime, config: Config, name: str) -> Finding:
+    """Raises RuntimeFault."""
+    if runtime.type == "app_server":
+        return await _app_server(runtime, config, name)
+    adapter = make_runtime(runtime, config)
+    try:
+        await adapter.start()
+        found = len(await adapter.list_agents())
+    finally:
+        await adapter.close()
     url = "" if runtime.type == "memory" else f" at {runtime.url}"
     return fine(f"{runtime.type}{url}: {_agents(found)}", name)
 
