@@ -15,7 +15,8 @@ import pytest
 from tests.servers import free_port, is_running
 from tests.waiting import DEADLINE, Clock, eventually
 
-from letta_matrix.cli.up.stack import Options, Stack
+from letta_matrix.app.bridge import _STOPPING_TIMEOUT
+from letta_matrix.cli.up.stack import _BRIDGE_GRACE, Options, Stack
 from letta_matrix.common import log_files
 from letta_matrix.stack import supervisor
 from letta_matrix.stack.errors import StackError
@@ -302,6 +303,10 @@ async def test_a_stubborn_child_is_killed_with_its_own_children(tmp_path: Path) 
     await child.wait_ended(0.1)
     assert outer is not None
     await eventually(lambda: not is_running(inner) and not is_running(outer))
+
+
+def test_the_bridge_is_not_killed_while_it_ends() -> None:
+    assert _BRIDGE_GRACE >= _STOPPING_TIMEOUT + 1
 
 
 async def test_an_ended_child_stays_ended(tmp_path: Path) -> None:

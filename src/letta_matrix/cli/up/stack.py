@@ -43,7 +43,9 @@ from letta_matrix.stack.synapse import SERVER_NAME, Synapse
 _DEVICE = "letta-matrix-up"
 _START_TIMEOUT = 120.0
 _READY_TIMEOUT = 120.0
-_BRIDGE_GRACE = 3.0
+_BRIDGE_GRACE = 6.0
+"""Seconds that the bridge has to end: more than it takes itself (`_STOPPING_TIMEOUT`), or it would
+be killed in the midst of ending logins, telling the last calls and sending the last traces."""
 _GRACE = 2.5
 _KEEPER_POLL = 0.25
 _BRIDGE = (sys.executable, "-m", "letta_matrix", "run", "-c", "config.yaml")
