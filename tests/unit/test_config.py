@@ -78,8 +78,8 @@ def test_runtimes(load: Load) -> None:
     ],
 )
 def test_durations(load: Load, written: str, seconds: float) -> None:
-    config = load(f"conversations: {{idle_timeout: {written}}}")
-    assert config.conversations.idle_timeout == seconds
+    config = load(f"conversations: {{approval_timeout: {written}}}")
+    assert config.conversations.approval_timeout == seconds
 
 
 @pytest.mark.parametrize("written", ["soon", "-5", "true", ".nan", "5 weeks", "[]", "''"])
@@ -192,6 +192,21 @@ def test_wrong_durations(fault: Callable[..., str], written: str) -> None:
         ("api: {port: 99999}", "`api.port` should be less than or equal to 65535 (got `99999`)"),
         ("api: {port: eight}", "`api.port` should be a valid integer (got `eight`)"),
         ("agents: {poll_interval: 0}", "`agents.poll_interval` should be greater than 0 (got "),
+        # Nobody is to take it for "no limit": every turn, and every session, would end at once.
+        ("conversations: {idle_timeout: 0}", "`conversations.idle_timeout` should be greater "),
+        ("conversations: {turn_timeout: 0s}", "`conversations.turn_timeout` should be greater "),
+        ("mcp: {idle_timeout: 0}", "`mcp.idle_timeout` should be greater than 0 (got "),
+        *(
+            (
+                f"runtimes: [{{type: {kind}, url: '{url}', request_timeout: 0}}]",
+                "`runtimes.0.request_timeout` should be greater than 0 (got ",
+            )
+            for kind, url in (
+                ("app_server", "ws://h:1"),
+                ("letta_api", "http://h"),
+                ("openai_compatible", "http://h"),
+            )
+        ),
         (
             "agents: {room_members: [alice]}",
             "`agents.room_members.0` should be a user id such as @you:example.org (got `alice`)",

@@ -157,8 +157,8 @@ class Conversations(Section):
     max_event_age: Duration = 86400.0
     edit_interval: Duration = 1.0
     edits_per_second: Number = Field(default=8.0, gt=0)
-    idle_timeout: Duration = 300.0
-    turn_timeout: Duration = 3600.0
+    idle_timeout: Duration = Field(default=300.0, gt=0)
+    turn_timeout: Duration = Field(default=3600.0, gt=0)
     envelope: Envelope = Field(
         default=DEFAULT_ENVELOPE,
         description="what an agent is told before each message of a room with several people",

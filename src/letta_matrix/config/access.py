@@ -121,4 +121,6 @@ class Mcp(Section):
     allowed_origins: list[Origin] = Field(
         default_factory=list[str], description="web pages that may connect"
     )
-    idle_timeout: Duration = Field(default=3600.0, description="sessions nobody uses end then")
+    idle_timeout: Duration = Field(
+        default=3600.0, gt=0, description="sessions nobody uses end then"
+    )

@@ -44,7 +44,7 @@ class AppServerRuntime(_Runtime):
     permission_mode: Literal["strict", "standard", "acceptEdits", "unrestricted"] = Field(
         default="strict", description="which of the App Server's own tools ask first"
     )
-    request_timeout: Duration = 30.0
+    request_timeout: Duration = Field(default=30.0, gt=0)
     keeper_socket: FilePath = Field(
         default="keeper.sock", description="relative paths start at the config file"
     )
@@ -105,7 +105,7 @@ class LettaApiRuntime(_Runtime):
         default="https://api.letta.com", description="Letta Cloud, or a Letta server's REST address"
     )
     api_key: SecretStr | None = None
-    request_timeout: Duration = 30.0
+    request_timeout: Duration = Field(default=30.0, gt=0)
 
 
 class OpenAICompatibleRuntime(_Runtime):
@@ -113,7 +113,7 @@ class OpenAICompatibleRuntime(_Runtime):
     name: str = "openai"
     url: HttpAddress = Field(description="base URL whose `/models` lists the agents, with `/v1`")
     api_key: SecretStr | None = None
-    request_timeout: Duration = 30.0
+    request_timeout: Duration = Field(default=30.0, gt=0)
 
 
 class MemoryRuntime(_Runtime):
