@@ -79,7 +79,7 @@ async def message_agent(caller: Caller, params: MessageAgent) -> Result:
     turn_id = turn_id_of(event_id, target.agent_id)
     # Whoever calls waits for the whole, of which a slow homeserver may have taken its part.
     seconds = min(params.wait_seconds, began + LONGEST_WAIT - clock.now())
-    async with telling(caller, seconds, "waiting for the agent's answer"):
+    async with telling(caller, params.wait_seconds, "waiting for the agent's answer"):
         is_done = await _is_done(house.turns, turn_id, seconds)
     if not is_done:
         return {**told, "note": _NOT_YET}
