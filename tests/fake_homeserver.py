@@ -113,8 +113,8 @@ class FakeHomeserver:
         return len(server.connections) if server else 0
 
     async def start(self) -> None:
-        """Listen; after `go_away` on the same port."""
-        if self._kept is None:
+        """Listen; on `port` where that is set, as it is after `go_away`."""
+        if not self.port:
             self._kept = held_port()
             self.port = int(self._kept.getsockname()[1])
         app = web.Application(client_max_size=2**26)
