@@ -41,7 +41,8 @@ from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.places import Place
 from letta_matrix.store.portals import PortalBook
 from letta_matrix.store.rooms import Rooms
-from letta_matrix.store.turns import Turn, TurnKind, TurnStatus, TurnStore, turn_id_of
+from letta_matrix.store.turn_ids import turn_id_of
+from letta_matrix.store.turns import Turn, TurnKind, TurnStatus, TurnStore
 from letta_matrix.toolbox.registry import Toolbox
 from letta_matrix.toolbox.tool import tools_in
 

@@ -17,7 +17,7 @@ from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database
-from letta_matrix.store.turns import turn_id_of
+from letta_matrix.store.turn_ids import turn_id_of
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from letta_matrix.store.portals import BLOCKED, Contact, Portal, PortalBook
 from letta_matrix.store.restored import Gap, gap_of
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.tokens import AccessToken, TokenStore
-from letta_matrix.store.turns import turn_id_of
+from letta_matrix.store.turn_ids import turn_id_of
 
 ROOM = "!1:test"
 

@@ -19,7 +19,7 @@ from letta_matrix.config import Logging
 from letta_matrix.conversations.journeys import Stage as Reached
 from letta_matrix.runtimes.faults import RuntimeUnavailable
 from letta_matrix.runtimes.protocol import TurnEvent, TurnRequest
-from letta_matrix.store.turns import turn_id_of
+from letta_matrix.store.turn_ids import turn_id_of
 
 Lines = Callable[[], list[dict[str, Any]]]
 

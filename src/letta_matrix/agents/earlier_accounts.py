@@ -21,7 +21,7 @@ from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.transactions import TXN_ID
 from letta_matrix.store.agents import AgentDirectory
-from letta_matrix.store.turns import TURN_ID
+from letta_matrix.store.turn_ids import TURN_ID
 
 log = structlog.get_logger()
 

@@ -7,7 +7,7 @@ from typing import Any
 from letta_matrix.common.json_fields import as_texts, mapping
 from letta_matrix.matrix.content import ALSO, BESIDE, LIVE, MARKER, OPEN
 from letta_matrix.matrix.events import Event, newest_content
-from letta_matrix.store.turns import turn_id_of
+from letta_matrix.store.turn_ids import turn_id_of
 
 
 def ended_in(said: Iterable[Mapping[str, Any]]) -> set[str]:

@@ -27,7 +27,8 @@ from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.approvals import Approval, ApprovalStatus, ApprovalStore
 from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
 from letta_matrix.store.outbox import Outbox
-from letta_matrix.store.turns import Turn, TurnKind, TurnStatus, TurnStore, offer_of, turn_id_of
+from letta_matrix.store.turn_ids import offer_of, turn_id_of
+from letta_matrix.store.turns import Turn, TurnKind, TurnStatus, TurnStore
 
 _DECISIONS = {
     **dict.fromkeys(("✅", "✔", "☑", "👍", "👌"), "react-approve"),

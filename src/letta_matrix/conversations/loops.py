@@ -11,7 +11,8 @@ from letta_matrix.config import Config
 from letta_matrix.conversations.new_turns import sent_at
 from letta_matrix.matrix.content import BESIDE
 from letta_matrix.matrix.events import Event
-from letta_matrix.store.turns import Turn, TurnKind, turn_id_of
+from letta_matrix.store.turn_ids import turn_id_of
+from letta_matrix.store.turns import Turn, TurnKind
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")

@@ -9,7 +9,8 @@ from letta_matrix.matrix.events import Event, RawEvent
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.store.amendments import Amendment
 from letta_matrix.store.inbox import InboxEntry, InboxState
-from letta_matrix.store.turns import Turn, TurnKind, turn_id_of
+from letta_matrix.store.turn_ids import turn_id_of
+from letta_matrix.store.turns import Turn, TurnKind
 
 _COMMAND = re.compile(r"!(?:letta(?:\s+|\Z))?([a-z][a-z-]*(?:\s.*)?)?\Z", re.DOTALL | re.IGNORECASE)
 

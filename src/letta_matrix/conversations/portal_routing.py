@@ -20,7 +20,8 @@ from letta_matrix.matrix.events import Event
 from letta_matrix.portals.deliveries import FAILED, outcome_in
 from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.store.rooms import Rooms
-from letta_matrix.store.turns import Turn, TurnKind, turn_id_of
+from letta_matrix.store.turn_ids import turn_id_of
+from letta_matrix.store.turns import Turn, TurnKind
 
 log = structlog.get_logger()
 

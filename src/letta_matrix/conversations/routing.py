@@ -30,7 +30,8 @@ from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.inbox import InboxEntry, InboxState
 from letta_matrix.store.places import Place
 from letta_matrix.store.rooms import Rooms
-from letta_matrix.store.turns import Turn, TurnKind, turn_id_of
+from letta_matrix.store.turn_ids import turn_id_of
+from letta_matrix.store.turns import Turn, TurnKind
 
 _FOR_US = re.compile(r"!letta(?:\s|\Z)", re.IGNORECASE)
 _ROOM_TYPES = ("m.room.encryption", "m.room.tombstone")

@@ -22,7 +22,8 @@ from letta_matrix.store.outbox import Outbox, OutboxEntry
 from letta_matrix.store.places import Place
 from letta_matrix.store.portals import PortalBook
 from letta_matrix.store.speech import SpeechStore
-from letta_matrix.store.turns import Turn, TurnKind, TurnStatus, TurnStore, turn_id_of
+from letta_matrix.store.turn_ids import turn_id_of
+from letta_matrix.store.turns import Turn, TurnKind, TurnStatus, TurnStore
 
 log = structlog.get_logger()
 

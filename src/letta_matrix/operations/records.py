@@ -13,4 +13,5 @@ from letta_matrix.store.meta import Meta
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.places import Place
 from letta_matrix.store.rooms import Rooms
-from letta_matrix.store.turns import Outcome, Turn, TurnStatus, TurnStore, turn_id_of
+from letta_matrix.store.turn_ids import turn_id_of
+from letta_matrix.store.turns import Outcome, Turn, TurnStatus, TurnStore

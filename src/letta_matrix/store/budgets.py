@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from sqlalchemy import Connection, bindparam, func, select
 
 from letta_matrix.store.schema import turns
-from letta_matrix.store.turns import UNFINISHED, Turn, TurnKind, turn_id_of
+from letta_matrix.store.turn_ids import turn_id_of
+from letta_matrix.store.turns import UNFINISHED, Turn, TurnKind
 
 _ASKING = (TurnKind.MESSAGE, TurnKind.COMMAND)
 _MINUTE = 60.0

@@ -1,7 +1,5 @@
 """Turns: one message for one agent, from its arrival to its answer."""
 
-import hashlib
-import re
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,9 +20,8 @@ from letta_matrix.store.database import Database
 from letta_matrix.store.places import Place, at
 from letta_matrix.store.rows import Statement, execute, record_of, row_by
 from letta_matrix.store.schema import outbox, turns
+from letta_matrix.store.turn_ids import offer_of, turn_id_of
 
-TURN_ID = re.compile(r"turn-[0-9a-f]{24}", re.ASCII)
-"""What `turn_id_of` makes."""
 _DAY = 86_400.0
 _JUST_NOW = 600.0
 
@@ -323,17 +320,6 @@ def joined_to(connection: Connection, turn: Turn) -> list[Turn]:
         revised = select(turns.c.revises).where(turns.c.turn_id == asked)
         asked = connection.execute(revised).scalar_one_or_none()
     return []
-
-
-def offer_of(turn_id: str) -> str:
-    """What causes the turn that a turn has offered, in the place of an event's id."""
-    return f"offer of {turn_id}"
-
-
-def turn_id_of(event_id: str, agent_id: str) -> str:
-    """The id of the turn that an event starts with an agent."""
-    digest = hashlib.sha256(f"{event_id}\0{agent_id}".encode()).hexdigest()
-    return f"turn-{digest[:24]}"
 
 
 _TURN, _ENTRY = row_by(turns.c.turn_id), row_by(outbox.c.txn_id)

@@ -12,7 +12,8 @@ from letta_matrix.common import clock
 from letta_matrix.common.backoff import Backoff
 from letta_matrix.matrix.content import text_content
 from letta_matrix.store.agents import Agent
-from letta_matrix.store.turns import TurnStatus, TurnStore, turn_id_of
+from letta_matrix.store.turn_ids import turn_id_of
+from letta_matrix.store.turns import TurnStatus, TurnStore
 from letta_matrix.toolbox.agent_tools import AGENT
 from letta_matrix.toolbox.finding import find_agent
 from letta_matrix.toolbox.progress import telling
