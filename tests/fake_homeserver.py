@@ -3,8 +3,6 @@
 import asyncio
 import json
 import re
-import socket
-import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from aiohttp import web
-from tests.servers import held_port
+from tests.kept_server import KeptServer
 
 Json = dict[str, Any]
 Answer = tuple[int, Json]
@@ -68,7 +66,7 @@ def failing(status: int) -> Fault:
     return Fault(status, {**own, "error": "on purpose"})
 
 
-class FakeHomeserver:
+class FakeHomeserver(KeptServer):
     """Rooms, events and aliases in memory behind the client-server API.
 
     `requests` is everything that arrived; `fail` puts faults in front of the requests whose
@@ -78,6 +76,7 @@ class FakeHomeserver:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.requests: list[Request] = []
         self.events: dict[str, list[Json]] = {}
         self.sent: dict[str | None, Json] = {}
@@ -90,16 +89,12 @@ class FakeHomeserver:
         self.devices: dict[str, list[str]] = {}
         self.forgetful = False
         self.guarded: set[str] = set()
-        self.port = 0
         self.slow: dict[str, float] = {}
         self.headers: dict[str, str] = {}
         self._purged: set[str] = set()
         self._txns: dict[tuple[str, str], str] = {}
         self._faults: list[tuple[re.Pattern[str], list[Fault]]] = []
         self._held: list[tuple[re.Pattern[str], asyncio.Event]] = []
-        self.tls: ssl.SSLContext | None = None
-        self._runner: web.AppRunner | None = None
-        self._kept: socket.socket | None = None
         self._numbers = iter(range(1, 1_000_000))
 
     @property
@@ -114,27 +109,9 @@ class FakeHomeserver:
 
     async def start(self) -> None:
         """Listen; on `port` where that is set, as it is after `go_away`."""
-        if not self.port:
-            self._kept = held_port()
-            self.port = int(self._kept.getsockname()[1])
         app = web.Application(client_max_size=2**26)
         app.router.add_route("*", "/{path:.*}", self._handle)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        where = "127.0.0.1", self.port
-        await web.TCPSite(self._runner, *where, reuse_address=True, ssl_context=self.tls).start()
-
-    async def go_away(self) -> None:
-        """Listen no more until the next `start`; nobody else gets the port meanwhile."""
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
-
-    async def stop(self) -> None:
-        await self.go_away()
-        if self._kept is not None:
-            self._kept.close()
-            self._kept = None
+        await self.listen(app)
 
     def fail(self, pattern: str, *faults: Fault) -> None:
         """The next requests that match `pattern` meet these faults, one each."""

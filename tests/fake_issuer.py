@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 import time
 from typing import Any
 
@@ -10,7 +9,7 @@ import jwt
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import get_default_algorithms
-from tests.servers import held_port
+from tests.kept_server import KeptServer
 
 AUDIENCE = "https://matrix.example/mcp"
 Key = tuple[str, Any]
@@ -43,7 +42,7 @@ def private_jwk(key: Key) -> dict[str, Any]:
     return dict(json.loads(get_default_algorithms()[algorithm].to_jwk(private)))
 
 
-class FakeIssuer:
+class FakeIssuer(KeptServer):
     """`keys` are published by their kids; `requests` are the paths that were asked for.
 
     `answers` stand for what a path would answer otherwise: status, body and headers. Answers
@@ -51,15 +50,13 @@ class FakeIssuer:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.keys: dict[str, Key] = {}
         self.jwks: list[dict[str, Any]] | None = None
         self.requests: list[str] = []
         self.answers: dict[str, Answer] = {}
         self.discovery: dict[str, Any] = {}
         self.held: asyncio.Event | None = None
-        self.port = 0
-        self._runner: web.AppRunner | None = None
-        self._kept: socket.socket | None = None
 
     @property
     def url(self) -> str:
@@ -67,26 +64,9 @@ class FakeIssuer:
 
     async def start(self) -> None:
         """Listen; after `go_away` on the same port."""
-        if self._kept is None:
-            self._kept = held_port()
-            self.port = int(self._kept.getsockname()[1])
         app = web.Application()
         app.router.add_get("/{path:.*}", self._handle)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True).start()
-
-    async def go_away(self) -> None:
-        """Listen no more until the next `start`; nobody else gets the port meanwhile."""
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
-
-    async def stop(self) -> None:
-        await self.go_away()
-        if self._kept is not None:
-            self._kept.close()
-            self._kept = None
+        await self.listen(app)
 
     def token(
         self,
