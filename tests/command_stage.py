@@ -25,6 +25,8 @@ from letta_matrix.operations.approvals import ApprovalOperations
 from letta_matrix.operations.conversations import ConversationOperations
 from letta_matrix.operations.rooms import RoomOperations
 from letta_matrix.operations.runtimes_told import RuntimesTold
+from letta_matrix.operations.toolbox.registry import Toolbox
+from letta_matrix.operations.toolbox.tool import tools_in
 from letta_matrix.operations.turns import TurnOperations
 from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.runtimes.faults import RuntimeFault
@@ -43,8 +45,6 @@ from letta_matrix.store.portals import PortalBook
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turn_ids import turn_id_of
 from letta_matrix.store.turns import Turn, TurnKind, TurnStatus, TurnStore
-from letta_matrix.toolbox.registry import Toolbox
-from letta_matrix.toolbox.tool import tools_in
 
 ADMIN = "@root:test"
 STRANGER = "@bob:test"

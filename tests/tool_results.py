@@ -7,7 +7,7 @@ from typing import Any
 import jsonschema
 
 from letta_matrix.common.json_fields import items, mapping
-from letta_matrix.toolbox.tool import Tool
+from letta_matrix.operations.toolbox.tool import Tool
 
 
 def assert_declared(tool: Tool[Any], result: Mapping[str, object]) -> None:

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from letta_matrix.config import Config
 from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.operations.toolbox.registry import Toolbox
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.conversations import ConversationStore
@@ -12,7 +13,6 @@ from letta_matrix.store.database import Database
 from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import TurnStore
-from letta_matrix.toolbox.registry import Toolbox
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from tests.waiting import eventually
 
 from letta_matrix.conversations import notices
 from letta_matrix.matrix.content import edit_content, text_content
-from letta_matrix.toolbox.asking import AskHuman, _how, _text
+from letta_matrix.operations.toolbox.asking import AskHuman, _how, _text
 
 PHONE = {"viewport": {"width": 390, "height": 780}, "has_touch": True, "is_mobile": True}
 QUESTION = "<p>May I run <code>Bash</code>?</p><pre><code>date\n</code></pre>"

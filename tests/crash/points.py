@@ -13,6 +13,8 @@ from letta_matrix.doors.chat.runner import CommandRunner
 from letta_matrix.matrix.appservice import Appservice
 from letta_matrix.matrix.content import BESIDE, MARKER
 from letta_matrix.matrix.intent import Intent
+from letta_matrix.operations.toolbox.registry import Toolbox
+from letta_matrix.operations.toolbox.texting import Texting
 from letta_matrix.portals.day_budget import TEXT
 from letta_matrix.portals.provisioning import Provisioning
 from letta_matrix.runtimes.app_server.adapter import AppServer
@@ -26,8 +28,6 @@ from letta_matrix.store.inbox import Inbox
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.speech import SpeechStore
 from letta_matrix.store.turns import TurnStore
-from letta_matrix.toolbox.registry import Toolbox
-from letta_matrix.toolbox.texting import Texting
 
 Filter = Callable[..., bool]
 

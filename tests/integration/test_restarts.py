@@ -11,10 +11,10 @@ from tests.scripts import obey
 from tests.servers import Homeserver
 from tests.waiting import Clock, eventually, settled, within
 
+from letta_matrix.operations.toolbox.ledger import CANCELLED
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.database import Database, database_url
-from letta_matrix.toolbox.ledger import CANCELLED
 
 
 def forget(directory: Path) -> None:

@@ -26,6 +26,9 @@ from letta_matrix.doors.mcp.websocket import McpSockets
 from letta_matrix.doors.web.in_flight import InFlight
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.pacing import Pacer
+from letta_matrix.operations.toolbox.registry import Toolbox
+from letta_matrix.operations.toolbox.results import UNTRUSTED
+from letta_matrix.operations.toolbox.tool import Caller, Params, Result, Tool
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.conversations import ConversationStore
@@ -35,9 +38,6 @@ from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.tokens import TokenStore
 from letta_matrix.store.turns import TurnStore
-from letta_matrix.toolbox.registry import Toolbox
-from letta_matrix.toolbox.results import UNTRUSTED
-from letta_matrix.toolbox.tool import Caller, Params, Result, Tool
 
 MINE, OTHERS = "!mine:test", "!others:test"
 

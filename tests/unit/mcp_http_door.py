@@ -22,9 +22,9 @@ from letta_matrix.doors.mcp.core import Core
 from letta_matrix.doors.mcp.http import McpHttp
 from letta_matrix.doors.mcp.services import Services
 from letta_matrix.doors.web.server import AsgiServer
+from letta_matrix.operations.toolbox.tool import Caller, Result, Tool
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database, database_url
-from letta_matrix.toolbox.tool import Caller, Result, Tool
 
 Json = dict[str, Any]
 

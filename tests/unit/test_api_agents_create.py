@@ -7,6 +7,7 @@ from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.conversations.admission import Admission
 from letta_matrix.operations.agents import AgentOperations
+from letta_matrix.operations.toolbox.tool import tools_in
 from letta_matrix.runtimes.faults import (
     AgentGone,
     CredentialsRefused,
@@ -17,7 +18,6 @@ from letta_matrix.runtimes.faults import (
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo, Capabilities
 from letta_matrix.store.agents import Agent
-from letta_matrix.toolbox.tool import tools_in
 
 ADMIN = Principal("token:a", "", frozenset(Scope))
 

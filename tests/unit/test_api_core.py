@@ -17,9 +17,9 @@ from letta_matrix.access.grants import lifetime_of
 from letta_matrix.access.principal import Scope
 from letta_matrix.access.secrets import token_id_of
 from letta_matrix.doors.rest.problems import PROBLEMS, Problem, response
+from letta_matrix.operations.toolbox.registry import Toolbox
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.tokens import TokenStore
-from letta_matrix.toolbox.registry import Toolbox
 
 ROOM = "!1:test"
 ORIGIN = "https://app.example"

@@ -27,9 +27,9 @@ from letta_matrix.doors.rest import following
 from letta_matrix.doors.rest.event_stream import _PATIENCE, EventStream
 from letta_matrix.doors.rest.presence import EVERY
 from letta_matrix.matrix.intent import Intent
+from letta_matrix.operations.toolbox.registry import Toolbox
 from letta_matrix.store.tokens import AccessToken
 from letta_matrix.store.turns import Outcome
-from letta_matrix.toolbox.registry import Toolbox
 
 STREAM = {"Accept": "text/event-stream"}
 

@@ -15,7 +15,7 @@ from typing_extensions import is_typeddict
 
 from letta_matrix.client import LettaMatrix, types
 from letta_matrix.doors.rest.app import make_app
-from letta_matrix.toolbox.registry import Toolbox
+from letta_matrix.operations.toolbox.registry import Toolbox
 
 Json = dict[str, Any]
 

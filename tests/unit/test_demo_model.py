@@ -11,9 +11,9 @@ from aiohttp.test_utils import TestServer
 from tests.waiting import Clock
 
 from letta_matrix.conversations.context import Context
+from letta_matrix.operations.toolbox.others import OTHERS
 from letta_matrix.stack.demo_model import DemoModel, answer
 from letta_matrix.stack.models import DEMO_MODEL
-from letta_matrix.toolbox.others import OTHERS
 
 BASH = {
     "type": "function",

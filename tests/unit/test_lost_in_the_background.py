@@ -4,9 +4,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from letta_matrix.conversations.surroundings import Surroundings
+from letta_matrix.operations.toolbox.asking import AskHuman, _Asked
+from letta_matrix.operations.toolbox.questions import Question
 from letta_matrix.store.faults import LeaseLost
-from letta_matrix.toolbox.asking import AskHuman, _Asked
-from letta_matrix.toolbox.questions import Question
 
 
 async def lost(*_: object, **__: object) -> Any:

@@ -9,8 +9,8 @@ from tests.unit.mcp_door import Door, door_on
 
 from letta_matrix.access.principal import Scope
 from letta_matrix.doors.mcp.prompts import JOBS, Job
+from letta_matrix.operations.toolbox.registry import Toolbox
 from letta_matrix.store.database import Database
-from letta_matrix.toolbox.registry import Toolbox
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tests.waiting import eventually
 
 from letta_matrix.access.principal import Scope
 from letta_matrix.doors.mcp import http
-from letta_matrix.toolbox.others import OTHERS
+from letta_matrix.operations.toolbox.others import OTHERS
 
 
 @pytest.fixture(scope="module")

@@ -24,8 +24,8 @@ from letta_matrix.common import mcp_frames as frames
 from letta_matrix.common.mcp_frames import LARGEST
 from letta_matrix.doors.mcp import streams, websocket, websocket_session
 from letta_matrix.doors.web.in_flight import MOST, PATIENCE, SMALL
+from letta_matrix.operations.toolbox.others import OTHERS
 from letta_matrix.store.database import Database
-from letta_matrix.toolbox.others import OTHERS
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from letta_matrix.doors.mcp.caller import PRINCIPAL, TOOLSET
 from letta_matrix.doors.mcp.tools import Tools
 from letta_matrix.operations import registry
 from letta_matrix.operations.given import Given
-from letta_matrix.toolbox.toolsets import Toolset
+from letta_matrix.operations.toolbox.toolsets import Toolset
 
 FILE = '''
 """Wishing agents well."""
@@ -36,8 +36,8 @@ from letta_matrix.common.parts import part
 from letta_matrix.operations.operation import operation
 from letta_matrix.operations.typed import Argument, Kind, Typed
 from letta_matrix.store.agents import AgentDirectory
-from letta_matrix.toolbox.finding import find_agent
-from letta_matrix.toolbox.tool import Caller, Line, Params, Result, WriteParams
+from letta_matrix.operations.toolbox.finding import find_agent
+from letta_matrix.operations.toolbox.tool import Caller, Line, Params, Result, WriteParams
 
 
 class Wish(WriteParams):

@@ -19,10 +19,10 @@ from tests.waiting import eventually
 
 from letta_matrix.access.principal import Scope
 from letta_matrix.common.tools import ToolCall, ToolResult
+from letta_matrix.operations.toolbox.asking import AskingPeople
+from letta_matrix.operations.toolbox.catalogue import every_tool
+from letta_matrix.operations.toolbox.questions import Questions
 from letta_matrix.runtimes.protocol import TurnRequest
-from letta_matrix.toolbox.asking import AskingPeople
-from letta_matrix.toolbox.catalogue import every_tool
-from letta_matrix.toolbox.questions import Questions
 
 OWN = "!1:test"
 # These show nothing to whoever talks there.

@@ -143,7 +143,7 @@ async def test_who_may_not_be_written_to_now(
     def until_open(*_: object) -> float:
         return 600.0
 
-    monkeypatch.setattr("letta_matrix.toolbox.texting.until_open", until_open)
+    monkeypatch.setattr("letta_matrix.operations.toolbox.texting.until_open", until_open)
     quiet = await refusal(line)
     assert (quiet.fault, quiet.retry_after) == (Why.RATE_LIMITED, 600.0)
     assert out(fake, PORTAL) == ["one"]

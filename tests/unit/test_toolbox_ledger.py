@@ -10,12 +10,12 @@ from structlog.testing import capture_logs
 from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.operations.toolbox import ledger as ledger_module
+from letta_matrix.operations.toolbox.ledger import CANCELLED, Ledger
+from letta_matrix.operations.toolbox.notes import Notes
+from letta_matrix.operations.toolbox.tool import Result
 from letta_matrix.store.audit import AuditEntry, AuditStore, fingerprint
 from letta_matrix.store.database import Database, StoreUnavailable
-from letta_matrix.toolbox import ledger as ledger_module
-from letta_matrix.toolbox.ledger import CANCELLED, Ledger
-from letta_matrix.toolbox.notes import Notes
-from letta_matrix.toolbox.tool import Result
 
 SENT = {"room_id": "!1:test", "event_id": "$1"}
 

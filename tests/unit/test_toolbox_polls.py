@@ -12,9 +12,9 @@ from tests.toolbox_kit import toolbox_on
 
 from letta_matrix.access.principal import Principal
 from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.operations.toolbox.registry import Toolbox
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database
-from letta_matrix.toolbox.registry import Toolbox
 
 Json = dict[str, Any]
 UNSTABLE = "org.matrix.msc3381.poll"

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.builders import PERSON, config_for, message
 
-from letta_matrix.toolbox.questions import KEYS, Answer, Question, Questions
-from letta_matrix.toolbox.timeline import entry, is_message, said
+from letta_matrix.operations.toolbox.questions import KEYS, Answer, Question, Questions
+from letta_matrix.operations.toolbox.timeline import entry, is_message, said
 
 PERMISSIONS = {"test": "user", "@bad:test": "block", "@other:else": "admin"}
 QUESTION = Question("$question", "!1:test", ("Yes", "No"))

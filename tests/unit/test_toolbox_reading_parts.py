@@ -16,14 +16,14 @@ from letta_matrix.matrix.event_bus import EventBus
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.room_reading import Page, Snapshot
-from letta_matrix.toolbox import known_rooms
-from letta_matrix.toolbox.downloads import MAX_BYTES, _File, _told
-from letta_matrix.toolbox.known_rooms import Card, KnownRooms
-from letta_matrix.toolbox.paging import collect
-from letta_matrix.toolbox.results import LIMIT, fit_texts, size
-from letta_matrix.toolbox.room_info import power
-from letta_matrix.toolbox.timeline import as_edited, entry
-from letta_matrix.toolbox.unread import unread
+from letta_matrix.operations.toolbox import known_rooms
+from letta_matrix.operations.toolbox.downloads import MAX_BYTES, _File, _told
+from letta_matrix.operations.toolbox.known_rooms import Card, KnownRooms
+from letta_matrix.operations.toolbox.paging import collect
+from letta_matrix.operations.toolbox.results import LIMIT, fit_texts, size
+from letta_matrix.operations.toolbox.room_info import power
+from letta_matrix.operations.toolbox.timeline import as_edited, entry
+from letta_matrix.operations.toolbox.unread import unread
 
 OWN = "@own:test"
 

@@ -27,15 +27,15 @@ from letta_matrix.common.tools import ToolCall, ToolResult
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
+from letta_matrix.operations.toolbox import outcome, uploads
+from letta_matrix.operations.toolbox.registry import Toolbox
+from letta_matrix.operations.toolbox.results import LIMIT, _encoded, compact, fit_items, size
+from letta_matrix.operations.toolbox.tool import WriteParams
+from letta_matrix.operations.toolbox.uploads import safe_name
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.database import Database, StoreUnavailable
-from letta_matrix.toolbox import outcome, uploads
-from letta_matrix.toolbox.registry import Toolbox
-from letta_matrix.toolbox.results import LIMIT, _encoded, compact, fit_items, size
-from letta_matrix.toolbox.tool import WriteParams
-from letta_matrix.toolbox.uploads import safe_name
 
 ROOM = "!1:test"
 ORIGINAL = {
@@ -485,7 +485,7 @@ def test_each_entry_is_measured_once_and_none_beyond_the_page(
         encoded.append(len(_encoded(part)))
         return _encoded(part)
 
-    monkeypatch.setattr("letta_matrix.toolbox.results._encoded", counted)
+    monkeypatch.setattr("letta_matrix.operations.toolbox.results._encoded", counted)
     page = fit_items({}, "items", ["x" * 1_000] * 5_000, 0, 5_000)
     assert page["next"] == 15
     assert sum(encoded) <= 2 * LIMIT

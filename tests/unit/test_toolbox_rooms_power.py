@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from letta_matrix.access.faults import Fault, ToolError
-from letta_matrix.toolbox.power import HIGHEST, Powers
+from letta_matrix.operations.toolbox.power import HIGHEST, Powers
 
 ADA, BOB, EVE = "@ada:test", "@bob:test", "@eve:test"
 USERS = [ADA, BOB, EVE]

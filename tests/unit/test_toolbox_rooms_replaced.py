@@ -8,9 +8,9 @@ from hypothesis import given
 from tests.tool_arguments import JSON
 from tests.waiting import Clock, settled
 
-from letta_matrix.toolbox import progress
-from letta_matrix.toolbox.naming import replaced, successor_of
-from letta_matrix.toolbox.progress import telling
+from letta_matrix.operations.toolbox import progress
+from letta_matrix.operations.toolbox.naming import replaced, successor_of
+from letta_matrix.operations.toolbox.progress import telling
 
 
 def intent(tombstone: Any) -> Any:

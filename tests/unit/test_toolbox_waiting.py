@@ -9,7 +9,7 @@ from tests.builders import PERSON, message
 from tests.tool_arguments import JSON
 
 from letta_matrix.matrix.content import edit_content, text_content
-from letta_matrix.toolbox.waiting import _Watch
+from letta_matrix.operations.toolbox.waiting import _Watch
 
 ME, ROOM = "@letta:test", "!1:test"
 LIVELY = text_content("grow", marker={}, live=True)

@@ -20,10 +20,10 @@ from letta_matrix.access.principal import Principal
 from letta_matrix.matrix import content as content_module
 from letta_matrix.matrix.formatting import Formatted, render
 from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.operations.toolbox.registry import Toolbox
+from letta_matrix.operations.toolbox.tool import LONGEST_WAIT
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database
-from letta_matrix.toolbox.registry import Toolbox
-from letta_matrix.toolbox.tool import LONGEST_WAIT
 
 ROOM = "!1:test"
 ADA = "@agent_1:test"

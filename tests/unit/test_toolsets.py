@@ -14,13 +14,13 @@ from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.common.tools import ToolCall, ToolResult
 from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.operations.toolbox import toolsets
+from letta_matrix.operations.toolbox.others import OTHERS
+from letta_matrix.operations.toolbox.registry import Toolbox
+from letta_matrix.operations.toolbox.toolsets import Toolset
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.database import Database
-from letta_matrix.toolbox import toolsets
-from letta_matrix.toolbox.others import OTHERS
-from letta_matrix.toolbox.registry import Toolbox
-from letta_matrix.toolbox.toolsets import Toolset
 
 ROOM = "!1:test"
 TOKEN = Principal("token:1", "")

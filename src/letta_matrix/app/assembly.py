@@ -56,6 +56,8 @@ from letta_matrix.matrix.server_clock import ServerClock
 from letta_matrix.operations.given import Given
 from letta_matrix.operations.registry import operations_with
 from letta_matrix.operations.runtimes_told import RuntimesTold
+from letta_matrix.operations.toolbox.ledger import Mirror
+from letta_matrix.operations.toolbox.registry import Toolbox
 from letta_matrix.portals.day_budget import DayBudget
 from letta_matrix.portals.lookout import Lookout
 from letta_matrix.portals.opt_outs import OptOuts
@@ -65,8 +67,6 @@ from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.amendments import Amended
 from letta_matrix.store.turns import Turn, TurnKind
-from letta_matrix.toolbox.ledger import Mirror
-from letta_matrix.toolbox.registry import Toolbox
 
 
 class App:

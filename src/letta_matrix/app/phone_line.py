@@ -7,13 +7,13 @@ from letta_matrix.common.parts import part
 from letta_matrix.common.sureness import Sure
 from letta_matrix.config import Config
 from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.operations.toolbox.portal_pictures import PortalPictures
+from letta_matrix.operations.toolbox.texting import Texting
+from letta_matrix.operations.toolbox.tool import Tool, tools_in
 from letta_matrix.portals.day_budget import DayBudget
 from letta_matrix.portals.line_watch import LineWatch
 from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.portals.provisioning import Provisioning
-from letta_matrix.toolbox.portal_pictures import PortalPictures
-from letta_matrix.toolbox.texting import Texting
-from letta_matrix.toolbox.tool import Tool, tools_in
 
 
 @part

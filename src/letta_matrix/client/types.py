@@ -1,7 +1,7 @@
 """What the REST API answers: the types of the operations and tools that it passes on."""
 
 from letta_matrix.operations import types as of_operations
-from letta_matrix.toolbox import history, reading, timeline, writing
+from letta_matrix.operations.toolbox import history, reading, timeline, writing
 
 Agent = of_operations.Agent
 AgentDetails = of_operations.AgentDetails

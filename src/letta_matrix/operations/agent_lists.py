@@ -12,11 +12,11 @@ from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.common.parts import part
 from letta_matrix.operations.operation import operation
 from letta_matrix.operations.pages import After, Limit, page_of
+from letta_matrix.operations.toolbox.tool import Caller, Params, Result
 from letta_matrix.operations.types import Agent as AgentTold
 from letta_matrix.operations.types import AgentDetails, told
 from letta_matrix.store.agents import Agent, AgentDirectory
 from letta_matrix.store.conversations import ConversationStore
-from letta_matrix.toolbox.tool import Caller, Params, Result
 
 _NEEDED = {Scope.AGENTS, Scope.ADMIN}
 

@@ -18,13 +18,9 @@ from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.operations.given import Archive, Sync
 from letta_matrix.operations.models import check_models, chosen
 from letta_matrix.operations.operation import is_admin, operation
-from letta_matrix.operations.typed import Argument, Kind, Typed
-from letta_matrix.runtimes.faults import RuntimeFault, RuntimeUnavailable
-from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime
-from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
-from letta_matrix.toolbox.agent_tools import AGENT
-from letta_matrix.toolbox.finding import find_agent
-from letta_matrix.toolbox.tool import (
+from letta_matrix.operations.toolbox.agent_tools import AGENT
+from letta_matrix.operations.toolbox.finding import find_agent
+from letta_matrix.operations.toolbox.tool import (
     Caller,
     Line,
     Params,
@@ -32,6 +28,10 @@ from letta_matrix.toolbox.tool import (
     UserRef,
     WriteParams,
 )
+from letta_matrix.operations.typed import Argument, Kind, Typed
+from letta_matrix.runtimes.faults import RuntimeFault, RuntimeUnavailable
+from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime
+from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 
 _AGENT, _BEFORE = "agent", "agents before"
 """What a call notes: the agent that it is about; the ids of those there were before it."""

@@ -16,10 +16,10 @@ from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.matrix.verbatim import visible
 from letta_matrix.operations.operation import operation
 from letta_matrix.operations.pages import Limit
+from letta_matrix.operations.toolbox.tool import Caller, Params, Result, WriteParams
 from letta_matrix.operations.types import Approval as ApprovalTold
 from letta_matrix.operations.types import ShownText, told
 from letta_matrix.store.approvals import Approval, ApprovalStatus, ApprovalStore
-from letta_matrix.toolbox.tool import Caller, Params, Result, WriteParams
 
 STATUS = {
     "allow": ApprovalStatus.ALLOWED,

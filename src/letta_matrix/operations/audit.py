@@ -9,9 +9,9 @@ from letta_matrix.access.principal import Scope
 from letta_matrix.common.parts import part
 from letta_matrix.operations.operation import operation
 from letta_matrix.operations.pages import Limit, page_of
+from letta_matrix.operations.toolbox.tool import Caller, Params, Result
 from letta_matrix.operations.types import told
 from letta_matrix.store.audit import AuditStore
-from letta_matrix.toolbox.tool import Caller, Params, Result
 
 
 class ListedAudit(Params):

@@ -12,12 +12,12 @@ from letta_matrix.common.parts import part
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.operations.agent_lists import known_agent
 from letta_matrix.operations.operation import operation
+from letta_matrix.operations.toolbox.tool import Caller, Params, Result, WriteParams
 from letta_matrix.operations.types import told
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.conversations import Conversation, ConversationStore
 from letta_matrix.store.places import Place
-from letta_matrix.toolbox.tool import Caller, Params, Result, WriteParams
 
 _LEFT = "left"
 """What a call notes: the conversation that went on before it."""

@@ -24,10 +24,10 @@ from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.operations.operation import operation
 from letta_matrix.operations.portals import Network, network_of
+from letta_matrix.operations.toolbox.tool import Caller, Result, WriteParams
 from letta_matrix.portals.bridges import NetworkBridge
 from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.store.meta import Meta
-from letta_matrix.toolbox.tool import Caller, Result, WriteParams
 
 _COMES_WITHIN, _ANSWERS_WITHIN, _QUIET = 20.0, 8.0, 0.6
 _MOST, _LONGEST = 20, 1_000

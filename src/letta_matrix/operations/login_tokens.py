@@ -6,9 +6,9 @@ from letta_matrix.access.login_sessions import LoginSession, LoginSessions
 from letta_matrix.access.principal import Scope
 from letta_matrix.access.secrets import issue
 from letta_matrix.common.parts import part
+from letta_matrix.operations.toolbox.ledger import Ledger
 from letta_matrix.store.audit import AuditEntry, fingerprint
 from letta_matrix.store.tokens import AccessToken, TokenStore
-from letta_matrix.toolbox.ledger import Ledger
 
 LIFETIME = 86_400.0
 """Seconds that a token of a login is accepted."""

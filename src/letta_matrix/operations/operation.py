@@ -6,8 +6,8 @@ from typing import Any
 
 from letta_matrix.access.principal import Scope
 from letta_matrix.operations.runtimes_told import telling_faults
+from letta_matrix.operations.toolbox.tool import LONGEST_WAIT, Caller, P, Result, Run, Tool, tool
 from letta_matrix.operations.typed import Typed
-from letta_matrix.toolbox.tool import LONGEST_WAIT, Caller, P, Result, Run, Tool, tool
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.operations.agent_lists import is_shown
 from letta_matrix.operations.approvals import approval_told
 from letta_matrix.operations.operation import operation
+from letta_matrix.operations.toolbox.tool import Caller, Params, Result
 from letta_matrix.operations.turn_lists import notices_in
 from letta_matrix.operations.types import Agent as AgentTold
 from letta_matrix.operations.types import Approval as ApprovalTold
@@ -25,7 +26,6 @@ from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import Agent, AgentDirectory
 from letta_matrix.store.turn_history import Ended, TurnHistory
 from letta_matrix.store.turns import Outcome, Turn, TurnStatus
-from letta_matrix.toolbox.tool import Caller, Params, Result
 
 _SPANS = 60
 

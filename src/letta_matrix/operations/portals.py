@@ -10,13 +10,13 @@ from letta_matrix.access.principal import Scope
 from letta_matrix.common.parts import part
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.operations.operation import operation
+from letta_matrix.operations.toolbox.finding import find_agent
+from letta_matrix.operations.toolbox.tool import Caller, Line, Params, Result, WriteParams
 from letta_matrix.portals.contacts import EVERYBODY, normal
 from letta_matrix.portals.numbers import is_number
 from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.portals import BLOCKED, Contact, Portal
-from letta_matrix.toolbox.finding import find_agent
-from letta_matrix.toolbox.tool import Caller, Line, Params, Result, WriteParams
 
 Network = Annotated[
     str, Field(max_length=32, description="`name` of the bridge; not needed if there is one")

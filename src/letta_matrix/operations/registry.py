@@ -11,7 +11,7 @@ from typing import Any
 from letta_matrix import operations
 from letta_matrix.operations.given import Given
 from letta_matrix.operations.operation import Operation
-from letta_matrix.toolbox.tool import tools_in
+from letta_matrix.operations.toolbox.tool import tools_in
 
 
 def owners() -> Iterator[ModuleType | type]:

@@ -7,9 +7,9 @@ from letta_matrix.access.faults import ToolError
 from letta_matrix.access.principal import Scope
 from letta_matrix.common.parts import part
 from letta_matrix.operations.operation import operation
+from letta_matrix.operations.toolbox.agent_tools import AGENT
+from letta_matrix.operations.toolbox.tool import Caller, Line, Result, WriteParams
 from letta_matrix.store.rooms import Rooms
-from letta_matrix.toolbox.agent_tools import AGENT
-from letta_matrix.toolbox.tool import Caller, Line, Result, WriteParams
 
 
 class SetRoom(WriteParams):

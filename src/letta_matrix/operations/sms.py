@@ -9,11 +9,11 @@ from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Scope
 from letta_matrix.common.parts import part
 from letta_matrix.operations.operation import operation
+from letta_matrix.operations.toolbox.tool import Caller, Params, Result, WriteParams
 from letta_matrix.operations.types import told
 from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.portals.provisioning import Provisioning, ProvisioningFault, Step, Why
 from letta_matrix.store.portals import Portal
-from letta_matrix.toolbox.tool import Caller, Params, Result, WriteParams
 
 SMS = "sms"
 """What the phone line's bridge is called."""

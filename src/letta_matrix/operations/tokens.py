@@ -21,11 +21,11 @@ from letta_matrix.access.secrets import issue
 from letta_matrix.common.parts import part
 from letta_matrix.operations.operation import operation
 from letta_matrix.operations.pages import After, Limit, page_of
+from letta_matrix.operations.toolbox.tool import Caller, Params, Result
 from letta_matrix.operations.types import NewToken, told
 from letta_matrix.operations.types import Token as TokenTold
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.tokens import TokenStore
-from letta_matrix.toolbox.tool import Caller, Params, Result
 
 log = structlog.get_logger()
 

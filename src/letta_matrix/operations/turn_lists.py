@@ -19,14 +19,14 @@ from letta_matrix.matrix.events import newest_content
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.operations.operation import operation
 from letta_matrix.operations.pages import After, Limit, page_of
+from letta_matrix.operations.toolbox.results import cut
+from letta_matrix.operations.toolbox.tool import Caller, Params, Result
 from letta_matrix.operations.turns import OneTurn
 from letta_matrix.operations.types import Turn as TurnTold
 from letta_matrix.operations.types import TurnDetails, told
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.turns import Turn, TurnStatus, TurnStore
-from letta_matrix.toolbox.results import cut
-from letta_matrix.toolbox.tool import Caller, Params, Result
 
 log = structlog.get_logger()
 

@@ -12,11 +12,11 @@ from letta_matrix.common.parts import part
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.operations.given import Cancel
 from letta_matrix.operations.operation import is_admin, operation
+from letta_matrix.operations.toolbox.tool import Caller, Params, Result, WriteParams
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.places import Place
 from letta_matrix.store.turns import Turn, TurnStore
-from letta_matrix.toolbox.tool import Caller, Params, Result, WriteParams
 
 TURN_ID = "turn-0b3f2f64d7a14f5a9c2b7d10"
 """What the id of a turn looks like."""

@@ -22,7 +22,7 @@ from tests.waiting import DEADLINE, Clock, within
 from letta_matrix.access.principal import TOOL_SCOPES, Scope
 from letta_matrix.access.secrets import issue
 from letta_matrix.doors.mcp.results import FAULT
-from letta_matrix.toolbox.others import OTHERS
+from letta_matrix.operations.toolbox.others import OTHERS
 
 GIF = base64.b64encode(b"GIF89a\x01\x00\x01\x00\x00\x00\x00;").decode()
 LEGACY, MODERN = "legacy", "2026-07-28"

@@ -13,8 +13,8 @@ from tests.waiting import eventually, within
 from letta_matrix.access.faults import ToolError
 from letta_matrix.access.principal import Principal
 from letta_matrix.matrix.content import MARKER
-from letta_matrix.toolbox.others import OTHERS
-from letta_matrix.toolbox.waiting import _Watch
+from letta_matrix.operations.toolbox.others import OTHERS
+from letta_matrix.operations.toolbox.waiting import _Watch
 
 
 async def call(

@@ -10,7 +10,7 @@ from tests.integration.bridge_world import Json, Person, Room
 from tests.integration.letta_world import LettaWorld
 
 from letta_matrix.conversations.speech import UNASKED
-from letta_matrix.toolbox.others import OTHERS
+from letta_matrix.operations.toolbox.others import OTHERS
 
 HELD = "word1 word2 word3"
 """The whole answer to what is held."""

@@ -11,8 +11,8 @@ from tests.tool_arguments import arguments as tool_arguments
 
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.intent import Intent
+from letta_matrix.operations.toolbox import outcome
 from letta_matrix.store.agents import Agent
-from letta_matrix.toolbox import outcome
 
 
 async def test_a_message_is_sent_as_the_agent_itself_once(bench: Bench, ada: Agent) -> None:

@@ -12,9 +12,9 @@ from tests.waiting import Clock, eventually, within
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.matrix.content import MARKER, edit_content, text_content
 from letta_matrix.matrix.intent import Intent
+from letta_matrix.operations.toolbox import agent_tools
+from letta_matrix.operations.toolbox.waiting import _Watch
 from letta_matrix.store.agents import Agent, AgentStatus
-from letta_matrix.toolbox import agent_tools
-from letta_matrix.toolbox.waiting import _Watch
 
 BOT = "@letta:localhost"
 

@@ -17,9 +17,9 @@ from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Scope
 from letta_matrix.matrix.content import text_content
 from letta_matrix.matrix.intent import Intent
+from letta_matrix.operations.toolbox.results import LIMIT, size
+from letta_matrix.operations.toolbox.tool import Tool
 from letta_matrix.store.agents import Agent
-from letta_matrix.toolbox.results import LIMIT, size
-from letta_matrix.toolbox.tool import Tool
 
 READERS = {
     "matrix_read_room",

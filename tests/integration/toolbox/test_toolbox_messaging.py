@@ -12,10 +12,10 @@ from letta_matrix.access.faults import ToolError
 from letta_matrix.conversations.new_turns import new_turn
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.intent import Intent
+from letta_matrix.operations.toolbox import guest_posting, messaging
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
 from letta_matrix.store.turns import TurnKind
-from letta_matrix.toolbox import guest_posting, messaging
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ from letta_matrix.access.principal import Scope
 from letta_matrix.matrix.api import Request
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
+from letta_matrix.operations.toolbox.power import Powers
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.database import StoreUnavailable
-from letta_matrix.toolbox.power import Powers
 
 BOT = "@letta:localhost"
 

@@ -24,6 +24,8 @@ from letta_matrix.matrix.content import MARKER, text_content
 from letta_matrix.matrix.homeserver import Homeserver as HomeserverClient
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.pacing import Pacer
+from letta_matrix.operations.toolbox.registry import Toolbox
+from letta_matrix.operations.toolbox.tool import Progress, no_progress
 from letta_matrix.store.agents import Agent, AgentDirectory
 from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.conversations import ConversationStore
@@ -33,8 +35,6 @@ from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.places import Place
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Outcome, TurnStore
-from letta_matrix.toolbox.registry import Toolbox
-from letta_matrix.toolbox.tool import Progress, no_progress
 
 
 @dataclass

@@ -12,8 +12,8 @@ from letta_matrix.doors.chat.texts import counted, label, name_of
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.matrix.verbatim import link
 from letta_matrix.operations.records import Agent
+from letta_matrix.operations.toolbox.finding import find_agent
 from letta_matrix.operations.typed import Argument, Kind, Where
-from letta_matrix.toolbox.finding import find_agent
 
 _ADMIN: dict[str, Any] = {"permission": "admin", "scope": Where.MANAGEMENT}
 

@@ -17,7 +17,7 @@ from letta_matrix.operations.records import (
     TurnStore,
 )
 from letta_matrix.operations.runtimes_told import RuntimesTold
-from letta_matrix.toolbox.registry import Toolbox
+from letta_matrix.operations.toolbox.registry import Toolbox
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from urllib.parse import parse_qs
 
 from letta_matrix.access.principal import Principal
 from letta_matrix.doors.mcp.refusals import Refusal
-from letta_matrix.toolbox.toolsets import Toolset
+from letta_matrix.operations.toolbox.toolsets import Toolset
 
 if TYPE_CHECKING:
     from mcp.server.connection import Connection

@@ -15,7 +15,7 @@ from letta_matrix.common.json_fields import items, mapping
 from letta_matrix.doors.mcp.caller import principal_of
 from letta_matrix.doors.mcp.resources import AGENTS, MESSAGES, ROOMS, Resources
 from letta_matrix.matrix.formatting import clean_text
-from letta_matrix.toolbox.registry import Toolbox
+from letta_matrix.operations.toolbox.registry import Toolbox
 
 Context = ServerRequestContext[Any, Any]
 

@@ -12,9 +12,9 @@ from letta_matrix.access.principal import Principal
 from letta_matrix.common.json_fields import items, mapping
 from letta_matrix.doors.mcp.caller import principal_of
 from letta_matrix.matrix.formatting import clean_text
-from letta_matrix.toolbox.registry import Toolbox
-from letta_matrix.toolbox.results import compact, cut
-from letta_matrix.toolbox.tool import Result
+from letta_matrix.operations.toolbox.registry import Toolbox
+from letta_matrix.operations.toolbox.results import compact, cut
+from letta_matrix.operations.toolbox.tool import Result
 
 Context = ServerRequestContext[Any, Any]
 

@@ -8,8 +8,8 @@ from typing import Any
 from letta_matrix.access.faults import ToolError
 from letta_matrix.common.audio_headers import audio_type
 from letta_matrix.common.image_headers import image_shape
-from letta_matrix.toolbox.results import bounded
-from letta_matrix.toolbox.tool import Result
+from letta_matrix.operations.toolbox.results import bounded
+from letta_matrix.operations.toolbox.tool import Result
 
 COMPLETE = {"resultType": "complete"}
 """In every result since the revision 2026-07-28."""

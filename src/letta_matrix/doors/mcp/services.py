@@ -8,7 +8,7 @@ from letta_matrix.config import Config
 from letta_matrix.doors.mcp.kept_subscriptions import KeptSubscriptions
 from letta_matrix.doors.web.in_flight import InFlight
 from letta_matrix.operations.records import AgentDirectory
-from letta_matrix.toolbox.registry import Toolbox
+from letta_matrix.operations.toolbox.registry import Toolbox
 
 Health = Callable[[bool], Mapping[str, object]]
 """What `/health` answers whom the door knows by `Host` and `Origin` (True), and others."""

@@ -10,9 +10,9 @@ from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Principal
 from letta_matrix.doors.mcp.caller import principal_of, toolset_of
 from letta_matrix.doors.mcp.results import COMPLETE, call_result, error_result
-from letta_matrix.toolbox.registry import Toolbox
-from letta_matrix.toolbox.results import cut
-from letta_matrix.toolbox.tool import Progress, Tool, no_progress
+from letta_matrix.operations.toolbox.registry import Toolbox
+from letta_matrix.operations.toolbox.results import cut
+from letta_matrix.operations.toolbox.tool import Progress, Tool, no_progress
 
 Context = ServerRequestContext[Any, Any]
 

@@ -9,7 +9,7 @@ from fastapi import Header, Response
 from letta_matrix.access.principal import Principal
 from letta_matrix.doors.rest.problems import Problem
 from letta_matrix.doors.rest.services import Services
-from letta_matrix.toolbox.tool import Result
+from letta_matrix.operations.toolbox.tool import Result
 
 DOOR = "api"
 

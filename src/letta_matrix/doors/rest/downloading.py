@@ -17,10 +17,10 @@ from letta_matrix.doors.rest.services import Services
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.media import NoMediaAddress, download_path
-from letta_matrix.toolbox.downloads import attached_to
-from letta_matrix.toolbox.naming import joined_room
-from letta_matrix.toolbox.uploads import safe_name
-from letta_matrix.toolbox.writing import existing
+from letta_matrix.operations.toolbox.downloads import attached_to
+from letta_matrix.operations.toolbox.naming import joined_room
+from letta_matrix.operations.toolbox.uploads import safe_name
+from letta_matrix.operations.toolbox.writing import existing
 
 _PIECE = 65_536
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)

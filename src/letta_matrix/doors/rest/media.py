@@ -16,7 +16,7 @@ from letta_matrix.doors.rest.problems import FROM_TOOLS, Problem
 from letta_matrix.doors.rest.routing import router_for
 from letta_matrix.doors.rest.security import Api, Holder, Reader, needs
 from letta_matrix.doors.rest.uploading import upload_of
-from letta_matrix.toolbox.files import PostedImage
+from letta_matrix.operations.toolbox.files import PostedImage
 
 router = router_for("media")
 

@@ -9,9 +9,9 @@ from letta_matrix.doors.rest.paths import RoomOfPath
 from letta_matrix.doors.rest.problems import FROM_TOOLS
 from letta_matrix.doors.rest.routing import WriteBody, router_for
 from letta_matrix.doors.rest.security import Api, Holder, needs
-from letta_matrix.toolbox import editing, history, read_state, searching, writing
-from letta_matrix.toolbox.tool import EventId, Markdown
-from letta_matrix.toolbox.writing import Sent
+from letta_matrix.operations.toolbox import editing, history, read_state, searching, writing
+from letta_matrix.operations.toolbox.tool import EventId, Markdown
+from letta_matrix.operations.toolbox.writing import Sent
 
 router = router_for("messages")
 

@@ -19,7 +19,7 @@ from letta_matrix.doors.rest.routing import WriteBody, router_for
 from letta_matrix.doors.rest.security import Api, Holder, holder_with, needs
 from letta_matrix.operations.operation import Operation
 from letta_matrix.operations.registry import every
-from letta_matrix.toolbox.tool import Tool, WriteParams, made
+from letta_matrix.operations.toolbox.tool import Tool, WriteParams, made
 
 _OF_PATH: Mapping[str, Any] = {"room": RoomOfPath, "event_id": EventOfPath, "agent_id": IdOfPath}
 _ROOM_FIELDS = ("room_id", "room_id_or_alias")

@@ -22,7 +22,7 @@ from letta_matrix.access.guard import PROBLEMS as TYPES
 from letta_matrix.access.metadata import challenge
 from letta_matrix.doors.web.in_flight import TooMuchInFlight
 from letta_matrix.operations.records import StoreUnavailable
-from letta_matrix.toolbox.results import cut
+from letta_matrix.operations.toolbox.results import cut
 
 log = structlog.get_logger()
 

@@ -2,7 +2,13 @@
 
 from letta_matrix.doors.rest.passing import passing
 from letta_matrix.doors.rest.routing import router_for
-from letta_matrix.toolbox import membership_tools, reading, room_info, room_making, room_settings
+from letta_matrix.operations.toolbox import (
+    membership_tools,
+    reading,
+    room_info,
+    room_making,
+    room_settings,
+)
 
 router = router_for("rooms")
 

@@ -13,7 +13,7 @@ from letta_matrix.access.metadata import scope_challenge
 from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.doors.rest.problems import Problem
 from letta_matrix.doors.rest.services import Services
-from letta_matrix.toolbox.results import cut
+from letta_matrix.operations.toolbox.results import cut
 
 # Only for the OpenAPI document: the header is read by the authenticator.
 BEARER = HTTPBearer(

@@ -11,7 +11,7 @@ from letta_matrix.doors.web.in_flight import InFlight
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.operations.login_tokens import LoginTokens
 from letta_matrix.operations.records import AgentDirectory, ApprovalStore, Outbox, Turn, TurnStore
-from letta_matrix.toolbox.registry import Toolbox
+from letta_matrix.operations.toolbox.registry import Toolbox
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ from letta_matrix.doors.rest.routing import WriteBody, router_for
 from letta_matrix.doors.rest.security import Api, Holder, follows, needs
 from letta_matrix.doors.rest.services import Services
 from letta_matrix.operations.records import Agent, Approval, StoreUnavailable, turn_id_of
+from letta_matrix.operations.toolbox.tool import Markdown
 from letta_matrix.operations.types import Answer
-from letta_matrix.toolbox.tool import Markdown
 
 router = router_for("agents")
 

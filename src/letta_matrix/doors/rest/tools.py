@@ -10,8 +10,8 @@ from letta_matrix.doors.rest.presence import Presence
 from letta_matrix.doors.rest.problems import FROM_TOOLS, may
 from letta_matrix.doors.rest.routing import Answer, router_for
 from letta_matrix.doors.rest.security import Api, Holder
+from letta_matrix.operations.toolbox.others import called_by
 from letta_matrix.operations.types import Tool, told
-from letta_matrix.toolbox.others import called_by
 
 router = router_for("tools")
 

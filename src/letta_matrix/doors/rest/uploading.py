@@ -8,7 +8,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from letta_matrix.doors.rest.problems import Problem
-from letta_matrix.toolbox.uploads import MAX_BYTES
+from letta_matrix.operations.toolbox.uploads import MAX_BYTES
 
 _FORM = "multipart/form-data"
 _FIELD = "file"
