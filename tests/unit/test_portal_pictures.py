@@ -26,6 +26,7 @@ from letta_matrix.common.pictures import PictureFault, prepare
 from letta_matrix.common.tools import ToolCall, ToolResult
 from letta_matrix.portals.plain_text import plain
 from letta_matrix.runtimes.protocol import TurnRequest
+from letta_matrix.store.audit import AuditEntry
 from letta_matrix.store.portals import Contact
 
 TOOL = "portal_send_image"
@@ -202,7 +203,7 @@ async def test_pictures_and_texts_share_a_day_also_after_a_crash(stage: Stage, b
         assert (await talk.send("r1")).ok
         told = await text("t1")
         assert "used up" in (await talk.send("r2")).text
-        calls = await eventually(lambda: audit.newest(3), lambda found: found[0].outcome)
+        calls = await eventually(lambda: audit.newest(3), all_ended)
     # As where the bridge has died before it had stored that they went well, and one comes again.
     for call in calls:
         await audit.end(call.seq, "cancelled")
@@ -210,6 +211,10 @@ async def test_pictures_and_texts_share_a_day_also_after_a_crash(stage: Stage, b
     assert await text("t1") == told
     with pytest.raises(ToolError, match="used up"):
         await text("t2")
+
+
+def all_ended(calls: list[AuditEntry]) -> bool:
+    return len(calls) == 3 and all(call.outcome for call in calls)
 
 
 async def test_the_same_call_sends_once(line: Stage, fake: FakeHomeserver) -> None:
