@@ -219,9 +219,6 @@ class RoomWorld:
                     self._check_nothing_removed(request)
                     if one.thread:
                         self.house.talks.add((agent_id, said.room_id, one.thread))
-                elif said.room_id in self.stage.dispatcher._openings:
-                    # After a restart what is said waits for whoever was just coming in.
-                    continue
                 elif request is None and not one.done and (said.event_id, agent_id) not in waiting:
                     gone = not self.house.is_in(agent_id, said.room_id)
                     assert gone or said.removed, f"lost: {said}"

@@ -291,6 +291,30 @@ async def test_first_words_survive_a_crash(stage: Stage, fake: FakeHomeserver) -
     await eventually(lambda: [one.text for one in stage.runtime.asked] == ["hello", "later"])
 
 
+async def test_who_is_there_does_not_wait_after_a_crash_for_who_cannot_come_in(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    present(fake)
+    await stage.tell(invite(GHOST, ROOM))
+    joins = fake.hold("POST .*/join")
+    await stage.admit(invite("@agent_2:test", ROOM))
+    await eventually(lambda: len(fake.matching("POST .*/join")) == 2)
+    await stage.recover()
+    both, one = message("hello you two", ROOM), message("and you", ROOM)
+    both["content"]["m.mentions"] = {"user_ids": [GHOST, "@agent_2:test"]}
+    one["content"]["m.mentions"] = {"user_ids": [GHOST]}
+    written(fake, both, one)
+
+    def speakers() -> list[str]:
+        return [one["sender"] for one in fake.messages(ROOM) if one["sender"] != PERSON]
+
+    await stage.admit(both, one)
+    await eventually(lambda: speakers() == [GHOST, GHOST])
+    joins.set()
+    await stage.idle()
+    assert speakers() == [GHOST, GHOST, "@agent_2:test"]
+
+
 async def test_who_comes_back_ends_the_answer_that_was_cut_off(
     stage: Stage, fake: FakeHomeserver
 ) -> None:

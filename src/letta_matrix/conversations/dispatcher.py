@@ -78,8 +78,8 @@ class Dispatcher:
         for turn in unfinished:
             if turn.kind is TurnKind.MESSAGE:
                 self._turns.conversations.expect(turn.place)
-            if turn.kind is TurnKind.INVITE:
-                # What was said before it was taken comes first.
+            if turn.kind is TurnKind.INVITE and turn.prompt in self._rooms.ours_in(turn.room_id):
+                # It may be heard there already, and what was said before comes first.
                 self._openings.begin(turn.room_id, turn.turn_id)
         self.queues.recover(unfinished)
         parked = await self._inbox.parked_rooms()
