@@ -115,13 +115,7 @@ async def bridged(house: Bridges) -> AsyncGenerator[Bridges]:
 
 @pytest.mark.parametrize(
     "point",
-    [
-        "admitted, before the 200",
-        "input accepted",
-        "end frozen, not sent",
-        "first message sent, not confirmed",
-        "end sent, not recorded",
-    ],
+    ["end frozen, not sent", "first message sent, not confirmed", "end sent, not recorded"],
 )
 async def test_killed_while_a_contact_is_answered(bridged: Bridges, point: str) -> None:
     words = Words.held(60)
