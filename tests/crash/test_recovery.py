@@ -37,7 +37,7 @@ async def test_killed_again_during_recovery(bridges: Bridges, first: str, second
 async def test_killed_over_and_over_in_one_long_reply(bridges: Bridges) -> None:
     words = Words.held()
     await bridges.start()
-    room = await bridges.new_room()
+    room = await bridges.new_thread()
     event_id = await bridges.say(room, words.text)
     for edits in (1, 2, 3):
         await growth(bridges, room, words, edits)
@@ -101,7 +101,7 @@ async def test_stopped_in_mid_turn(bridges: Bridges) -> None:
 async def test_a_transaction_delivered_again(bridges: Bridges) -> None:
     words, later = Words.held(), Words.quick()
     await bridges.start()
-    room = await bridges.new_room()
+    room = await bridges.new_thread()
     event_id = await bridges.say(room, words.text)
     await growth(bridges, room, words, 0)
     event = await bridges.person.event(room.room_id, event_id)

@@ -106,7 +106,7 @@ async def test_the_app_server_while_a_tool_runs(bridges: Bridges, tmp_path: Path
     )
     await bridges.write_config(permission_mode="unrestricted")
     await bridges.start()
-    room = await bridges.new_room()
+    room = await bridges.new_thread()
     event_id = await bridges.say(room, f"tool:Bash:{command}")
 
     await eventually(mark.exists, what="the tool runs")
