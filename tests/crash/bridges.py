@@ -220,6 +220,14 @@ class Bridges:
             self.hall = await self.new_room()
         return self.hall
 
+    async def common_agent(self) -> str:
+        """That agent's id, for a configuration that names it: a bridge that has another one is
+        started only where it has yet to make the room."""
+        if self.hall is None:
+            await self.write_config()
+            await self.start()
+        return (await self.common_room()).agent_id
+
     async def new_thread(self) -> Room:
         """A new thread in that room."""
         room = await self.common_room()

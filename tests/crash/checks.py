@@ -116,6 +116,14 @@ async def asked(bridges: Bridges, room: Room, number: int = 1) -> str:
     return (await bridges.questions(room))[number - 1].event_id
 
 
+async def pending(bridges: Bridges, task: Task) -> tuple[Room, str, str]:
+    """A new thread, the task's message in it, and the question that waits for an answer."""
+    await bridges.start()
+    room = await bridges.new_thread()
+    event_id = await bridges.say(room, task.text)
+    return room, event_id, await asked(bridges, room)
+
+
 async def assert_done_once(bridges: Bridges, room: Room, event_id: str, task: Task) -> None:
     """Wait for the end of a turn whose tool was allowed; then the tool must have run once, for
     one question and one answer, and the model must have been asked once and told once."""

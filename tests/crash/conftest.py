@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
@@ -43,6 +44,7 @@ async def build(
     app_server: LettaServer,
     stub_model: StubModel,
     new_database: Callable[[], URL],
+    migrated: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncGenerator[Build]:
     """Makes a data directory, with no bridge running, for one person."""
@@ -56,6 +58,7 @@ async def build(
         ) -> Bridges:
             database = new_database() if on_postgres else None
             directory = tmp_path_factory.mktemp(name)
+            shutil.copy(migrated, directory)
             servers = homeserver, app_server, stub_model, person, http
             return Bridges(directory, *servers, runtime, mind, nursery, database)
 

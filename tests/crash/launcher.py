@@ -3,7 +3,8 @@
     python -m tests.crash.launcher
 
 Each line of its input, `[CONFIG, LOG]`, starts a bridge, one at a time. They are forked from
-a process that has imported everything, which spares each start a second.
+a process that has imported everything and worked out what all have in common, which spares each
+start a second.
 
 The product knows nothing of this: functions of it are wrapped from outside. The trap is set by
 a file beside the configuration, `trap.json`, that is looked for with each transaction and with
@@ -14,7 +15,6 @@ that dies, null for the bridge itself. Without the file it is the plain bridge.
 
 import asyncio
 import gc
-import importlib
 import inspect
 import json
 import os
@@ -31,7 +31,7 @@ from tests import unsynced
 from tests.crash.points import POINTS, Moment, Point
 from tests.servers import _die_with_parent
 
-from letta_matrix.app.bridge import run
+from letta_matrix.app.bridge import Bridge, run
 from letta_matrix.config import load_config
 from letta_matrix.conversations.dispatcher import Dispatcher
 from letta_matrix.conversations.turn_runner import TurnRunner
@@ -39,10 +39,6 @@ from letta_matrix.matrix.appservice import Appservice
 from letta_matrix.store.database import Database
 
 TRAP = "trap.json"
-_LIBRARIES = {
-    "letta_api": "letta_matrix.runtimes.letta_api.client",
-    "openai_compatible": "letta_matrix.runtimes.openai_compatible",
-}
 
 
 class Trap:
@@ -180,12 +176,12 @@ def _says(event: Mapping[str, Any], text: str) -> bool:
     return is_person and text in str(event.get("content"))
 
 
-def _import_for(config: Path) -> None:
-    """What the bridge would import by itself, each one again."""
-    for runtime in load_config(config).runtimes:
-        module = _LIBRARIES.get(runtime.type)
-        if module is not None:
-            importlib.import_module(module)
+async def _make_ready(config: Path) -> None:
+    """What bridges of this configuration would import, and work out of their tools, each one by
+    itself."""
+    bridge = Bridge(load_config(config))
+    bridge.app.offer_tools()
+    await bridge.app.homeserver.close()
 
 
 def _become_bridge(config: Path, log: Path) -> None:
@@ -197,16 +193,20 @@ def _become_bridge(config: Path, log: Path) -> None:
     os.dup2(written, 2)
     Trap(config.with_name(TRAP)).set_up()
     asyncio.run(run(load_config(config)))
-    sys.exit(0)
+    # Taking apart all that was imported would copy each page of it, for nobody.
+    os._exit(0)
 
 
 def main() -> None:
     """Fork a bridge for each line, tell its process id, and its exit code when it has ended."""
     _die_with_parent()
     unsynced.in_this_process()
+    ready = set[Path]()
     for line in sys.stdin:
         config, log = (Path(path) for path in json.loads(line))
-        _import_for(config)
+        if config not in ready:
+            asyncio.run(_make_ready(config))
+            ready.add(config)
         # Or the collector would write into all pages that the two have in common.
         gc.freeze()
         pid = os.fork()

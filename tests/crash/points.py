@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.reply import Reply
 from letta_matrix.conversations.speech import UNASKED
 from letta_matrix.conversations.turn_runner import TurnRunner
@@ -18,7 +17,6 @@ from letta_matrix.operations.toolbox.texting import Texting
 from letta_matrix.portals.day_budget import TEXT
 from letta_matrix.portals.provisioning import Provisioning
 from letta_matrix.runtimes.app_server.adapter import AppServer
-from letta_matrix.runtimes.app_server.following import Follower
 from letta_matrix.runtimes.keeper.client import KeeperClient
 from letta_matrix.runtimes.letta_api.adapter import LettaApi
 from letta_matrix.runtimes.letta_api.turns import Turn as LettaTurn
@@ -123,12 +121,9 @@ BEGINNING_POINTS = {
     "after the 200, before its turn runs": Point(Appservice, "_transaction", Moment.ANSWERED),
     # asking
     "conversation created, not stored": Point(AppServer, "create_conversation", AFTER),
-    "turn's state saved, not committed": Point(TurnStore, "run", COMMIT),
     "turn's state saved, input not sent": Point(TurnStore, "run", AFTER),
     "input sent": Point(KeeperClient, "send", AFTER, when=_is_input),
-    "input accepted": Point(Follower, "_send", AFTER),
     # beginning to answer
-    "first message frozen, not committed": Point(Outbox, "freeze", COMMIT),
     "first message frozen, not sent": Point(Outbox, "freeze", AFTER),
     "first message sent, not confirmed": Point(Intent, "send", AFTER),
     "first message confirmed": Point(Outbox, "confirm", AFTER),
@@ -143,13 +138,11 @@ ENDING_POINTS = {
     "end frozen, not sent": Point(Outbox, "freeze", AFTER, when=_completes),
     "end sent, not recorded": Point(Reply, "deliver", AFTER),
     "end recorded, turn kept by the runtime": Point(TurnStore, "finish", AFTER),
-    "turn forgotten by the runtime": Point(AppServer, "finish_turn", AFTER),
 }
 
 TURN_POINTS = BEGINNING_POINTS | EDITING_POINTS | ENDING_POINTS
 
 QUESTION_POINTS = {
-    "approval asked, not stored": Point(Approvals, "requested", BEFORE),
     "question frozen, not committed": Point(Outbox, "freeze", COMMIT, when=_asks),
     "question frozen, not sent": Point(Outbox, "freeze", AFTER, when=_asks),
     "question sent, not confirmed": Point(
@@ -160,17 +153,14 @@ QUESTION_POINTS = {
 }
 
 DECISION_POINTS = {
-    "decision admitted": Point(Inbox, "admit", AFTER),
     "decision not committed": Point(ApprovalStore, "decide", COMMIT),
     "decision stored": Point(ApprovalStore, "decide", AFTER),
-    "runtime not told": Point(AppServer, "answer_approval", BEFORE),
     "runtime told": Point(AppServer, "answer_approval", AFTER),
     "outcome frozen, not sent": Point(Outbox, "freeze", AFTER, when=_is_outcome),
 }
 
 OTHER_POINTS = {
     "Letta API's run not known": Point(LettaTurn, "_know", BEFORE),
-    "Letta API's run known": Point(LettaTurn, "_know", AFTER),
     "answer kept, not sent": Point(LettaApi, "answer_approval", AFTER),
     "command begins": Point(CommandRunner, "run", BEFORE),
     "before the agent is created": Point(AppServer, "create_agent", BEFORE),
@@ -180,7 +170,6 @@ OTHER_POINTS = {
     "tool's message sent": Point(
         Intent, "send", AFTER, when=_marked("tool", "matrix_send_message")
     ),
-    "tool done": Point(Toolbox, "_run", AFTER),
     "call noted": Point(AuditStore, "begin", AFTER),
     "tool's room made": Point(Intent, "create_room", AFTER, when=_is_by_tool),
     "call's end not committed": Point(AuditStore, "end", COMMIT),

@@ -3,21 +3,13 @@
 from pathlib import Path
 
 import pytest
-from tests.crash.bridges import Bridges, Room, pid_of
-from tests.crash.checks import Task, asked, assert_done_once
+from tests.crash.bridges import Bridges
+from tests.crash.checks import Task, asked, assert_done_once, pending
 from tests.crash.points import DECISION_POINTS, QUESTION_POINTS
 from tests.deaf_appservice import DeafAppservice
 from tests.waiting import eventually
 
-from letta_matrix.matrix.reactions import ALLOW, ASK_AGAIN, DENY
-
-
-async def _pending(bridges: Bridges, task: Task) -> tuple[Room, str, str]:
-    """A new thread, the task's message in it, and the question that waits for an answer."""
-    await bridges.start()
-    room = await bridges.new_thread()
-    event_id = await bridges.say(room, task.text)
-    return room, event_id, await asked(bridges, room)
+from letta_matrix.matrix.reactions import ALLOW, DENY
 
 
 @pytest.mark.parametrize("point", QUESTION_POINTS)
@@ -39,7 +31,7 @@ async def test_killed_while_asking(bridges: Bridges, tmp_path: Path, point: str)
 @pytest.mark.parametrize("point", DECISION_POINTS)
 async def test_killed_while_deciding(bridges: Bridges, tmp_path: Path, point: str) -> None:
     task = Task.new(tmp_path)
-    room, event_id, question = await _pending(bridges, task)
+    room, event_id, question = await pending(bridges, task)
     bridges.set_trap(point, ALLOW)
     await bridges.person.react(room.room_id, question, ALLOW)
     await bridges.dead(point)
@@ -50,7 +42,7 @@ async def test_killed_while_deciding(bridges: Bridges, tmp_path: Path, point: st
 
 async def test_killed_while_denying(bridges: Bridges, tmp_path: Path) -> None:
     task = Task.new(tmp_path)
-    room, event_id, question = await _pending(bridges, task)
+    room, event_id, question = await pending(bridges, task)
     bridges.set_trap("decision stored", DENY)
     await bridges.person.react(room.room_id, question, DENY)
     await bridges.dead("decision stored")
@@ -66,7 +58,7 @@ async def test_killed_while_denying(bridges: Bridges, tmp_path: Path) -> None:
 
 async def test_allowed_while_the_bridge_was_dead(bridges: Bridges, tmp_path: Path) -> None:
     task = Task.new(tmp_path)
-    room, event_id, question = await _pending(bridges, task)
+    room, event_id, question = await pending(bridges, task)
     await bridges.kill()
     await bridges.person.react(room.room_id, question, ALLOW)
     assert task.runs == 0
@@ -77,7 +69,7 @@ async def test_allowed_while_the_bridge_was_dead(bridges: Bridges, tmp_path: Pat
 
 async def test_the_time_runs_out_while_the_bridge_is_dead(bridges: Bridges, tmp_path: Path) -> None:
     task = Task.new(tmp_path)
-    room, event_id, question = await _pending(bridges, task)
+    room, event_id, question = await pending(bridges, task)
     await bridges.kill()
     bridges.age_question(question, 1800)
     await bridges.person.react(room.room_id, question, ALLOW)
@@ -94,7 +86,7 @@ async def test_the_time_runs_out_while_the_bridge_is_dead(bridges: Bridges, tmp_
 async def test_an_answer_that_never_arrived(bridges: Bridges, tmp_path: Path) -> None:
     """It is found in the room when the bridge looks for what it has missed."""
     task = Task.new(tmp_path)
-    room, event_id, question = await _pending(bridges, task)
+    room, event_id, question = await pending(bridges, task)
     await bridges.kill()
     async with DeafAppservice(bridges.homeserver.appservice_port) as nobody:
         reaction = await bridges.person.react(room.room_id, question, ALLOW)
@@ -104,54 +96,4 @@ async def test_an_answer_that_never_arrived(bridges: Bridges, tmp_path: Path) ->
 
         await eventually(is_lost, what="the homeserver delivers the reaction")
     await bridges.start()
-    await assert_done_once(bridges, room, event_id, task)
-
-
-async def test_the_app_server_and_the_bridge_die(bridges: Bridges, tmp_path: Path) -> None:
-    """No tool has started, so it is asked anew; what is answered to the old question runs
-    nothing."""
-    task = Task.new(tmp_path)
-    room, event_id, question = await _pending(bridges, task)
-    bridges.letta.kill()
-    await bridges.kill()
-    await bridges.letta.restart()
-    await bridges.start()
-    again = await asked(bridges, room, 2)
-    reaction = await bridges.person.react(room.room_id, question, ALLOW)
-    await bridges.settled(room.thread(""), reaction)
-    assert task.runs == 0
-    await bridges.person.react(room.room_id, again, ALLOW)
-    await bridges.settled(room, event_id)
-    assert task.runs == 1
-    ended, answered = await bridges.questions(room)
-    assert "ask again below" in ended.text
-    assert answered.text.startswith(ALLOW)
-    (reply,) = await bridges.replies(room)
-    assert ASK_AGAIN not in reply.text
-
-
-async def test_allowed_just_after_the_app_server_died(bridges: Bridges, tmp_path: Path) -> None:
-    task = Task.new(tmp_path)
-    room, event_id, question = await _pending(bridges, task)
-    bridges.letta.kill()
-    await bridges.person.react(room.room_id, question, ALLOW)
-    await bridges.letta.restart()
-    await bridges.settled(room, event_id)
-    (notice,) = await bridges.replies(room)
-    assert ASK_AGAIN in notice.text
-    assert task.runs == 0
-
-
-async def test_the_homeserver_dies(bridges: Bridges, tmp_path: Path) -> None:
-    task = Task.new(tmp_path)
-    await bridges.start()
-    room = await bridges.new_thread()
-    homeserver = bridges.homeserver
-    bridges.set_trap("question frozen, not sent", task.text, pid_of(homeserver.server))
-    event_id = await bridges.say(room, task.text)
-    await bridges.sprung()
-    homeserver.kill()
-    await homeserver.server.start()
-    question = await asked(bridges, room)
-    await bridges.person.react(room.room_id, question, ALLOW)
     await assert_done_once(bridges, room, event_id, task)

@@ -9,12 +9,7 @@ from tests.stub_model import MODEL_ID
 
 from letta_matrix.conversations import notices
 
-_CREATING = [
-    "command begins",
-    "before the agent is created",
-    "agent created, not answered",
-    "end frozen, not sent",
-]
+_CREATING = ["before the agent is created", "agent created, not answered", "end frozen, not sent"]
 
 
 @pytest.mark.parametrize("point", _CREATING)

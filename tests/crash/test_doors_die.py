@@ -13,13 +13,7 @@ from letta_matrix.client import LettaMatrix, Unreachable
 from letta_matrix.store.database import Database, database_url
 from letta_matrix.store.tokens import TokenStore
 
-_POINTS = [
-    "tool called",
-    "call noted",
-    "tool's message sent",
-    "call's end not committed",
-    "call's end noted",
-]
+_POINTS = ["call noted", "call's end not committed", "call's end noted"]
 
 
 @pytest.fixture(scope="module")

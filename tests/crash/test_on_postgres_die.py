@@ -46,7 +46,7 @@ async def bridges(
 
 @pytest.mark.parametrize(
     "point",
-    ["admitted, not committed", "in an interim edit", "end frozen, not committed"],
+    ["admitted, not committed", "end frozen, not committed"],
 )
 async def test_killed_in_mid_turn(bridges: Bridges, point: str) -> None:
     words = Words.held()

@@ -26,11 +26,8 @@ async def phone(house: Bridges) -> AsyncGenerator[Gmessages]:
 @pytest.fixture
 async def line(house: Bridges, phone: Gmessages) -> AsyncGenerator[Bridges]:
     """With a phone line; the first agent may write twice a day to each number."""
-    await house.write_config()
-    await house.start()
-    hall = await house.common_room()
     sms = {
-        "routes": {"+15550*": hall.agent_id},
+        "routes": {"+15550*": await house.common_agent()},
         "contact_per_day": 2,
         "join_messages": 0,
         "provisioning": {"url": phone.url, "secret": phone.provisioning.secret},

@@ -11,7 +11,7 @@ from tests.waiting import eventually
 from letta_matrix.conversations.speech import UNASKED
 
 
-@pytest.mark.parametrize("point", ["tool called", "tool's message sent", "tool done"])
+@pytest.mark.parametrize("point", ["tool called", "tool's message sent"])
 async def test_killed_while_a_tool_sends_a_message(bridges: Bridges, point: str) -> None:
     message = f"the tool says {secrets.token_hex(6)}"
     await bridges.start()
