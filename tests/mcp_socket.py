@@ -1,6 +1,5 @@
-"""The MCP server behind its WebSocket, for tests: with tools that give what a test wants."""
+"""A client of MCP over WebSocket that knows as little as it can, and starts as quickly."""
 
-import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -8,16 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
-import anyio
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
-from mcp.shared.message import SessionMessage
-from mcp_types import jsonrpc_message_adapter
 from tests.waiting import within
 
 Json = dict[str, Any]
-Streams = tuple[
-    MemoryObjectReceiveStream[SessionMessage | Exception], MemoryObjectSendStream[SessionMessage]
-]
 INITIALIZE: Json = {
     "protocolVersion": "2025-06-18",
     "capabilities": {},
@@ -82,29 +74,3 @@ async def raw_client(url: str, token: str) -> AsyncGenerator[RawClient]:
         socket = await http.ws_connect(url, headers=headers, protocols=["mcp"], max_msg_size=0)
         yield RawClient(socket)
         await socket.close()
-
-
-@asynccontextmanager
-async def transport(url: str, token: str) -> AsyncGenerator[Streams]:
-    """Our WebSocket as the SDK's clients take transports."""
-    async with raw_client(url, token) as raw:
-        incoming, read = anyio.create_memory_object_stream[SessionMessage | Exception](0)
-        write, outgoing = anyio.create_memory_object_stream[SessionMessage](0)
-
-        async def receive() -> None:
-            async with incoming:
-                async for frame in raw.socket:
-                    message = jsonrpc_message_adapter.validate_json(frame.data)
-                    await incoming.send(SessionMessage(message))
-
-        async def send() -> None:
-            async with outgoing:
-                async for item in outgoing:
-                    text = item.message.model_dump_json(by_alias=True, exclude_unset=True)
-                    await raw.socket.send_str(text)
-
-        tasks = [asyncio.create_task(receive()), asyncio.create_task(send())]
-        async with read, write:
-            yield read, write
-        await raw.socket.close()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -71,6 +71,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_SPINNING] = [subprocess.Popen(argv) for _ in range(options.busy)]
 
 
+def examples(each_run: int, searching: int) -> int:
+    """How many a test takes that asks real servers with each: it finds something new only where
+    it searches. To be called while tests are collected."""
+    return searching if settings.get_current_profile_name() == "searching" else each_run
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     for process in config.stash.get(_SPINNING, list[Spinner]()):
         process.kill()

@@ -5,12 +5,10 @@ import shutil
 import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import yaml
 from tests.integration.bridge_world import Person, Room, World, bridge_on, new_agent, troubles_in
 from tests.scripts import obey
 from tests.servers import Homeserver, homeserver_in
@@ -19,7 +17,6 @@ from tests.waiting import eventually
 from letta_matrix.cli.forget import _forget
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo
-from letta_matrix.stack.registration import registration
 from letta_matrix.store.agents import Agent
 
 
@@ -134,18 +131,10 @@ async def test_what_is_purged_under_a_running_bridge_is_made_anew(
 
 
 @asynccontextmanager
-async def another_homeserver(
-    directory: Path, of: Homeserver, server_name: str = "localhost"
-) -> AsyncGenerator[Homeserver]:
-    """One that knows the same application service, in a folder of its own."""
+async def another_homeserver(directory: Path, of: Homeserver) -> AsyncGenerator[Homeserver]:
+    """One that knows the same application service, in a folder and with a name of its own."""
     directory.mkdir()
-    made = homeserver_in(directory, of.http)
-    if server_name != "localhost":
-        named = made.config.homeserver.model_copy(update={"domain": server_name})
-        config = made.config.model_copy(update={"homeserver": named})
-        registration_file = directory / "registration.yaml"
-        registration_file.write_text(yaml.safe_dump(registration(config)))
-        made = Homeserver(replace(made.synapse, server_name=server_name), config, of.http)
+    made = homeserver_in(directory, of.http, name="elsewhere.test")
     await made.start()
     try:
         yield made
@@ -168,8 +157,8 @@ async def person_on(homeserver: Homeserver) -> Person:
     return Person(homeserver.http, homeserver.url, who, token, password=password)
 
 
-async def test_a_homeserver_put_back_or_set_up_afresh_gets_what_it_lacks(
-    homeserver: Homeserver, tmp_path: Path
+async def test_a_homeserver_put_back_set_up_afresh_or_renamed_gets_what_it_lacks(
+    homeserver: Homeserver, ann: Person, tmp_path: Path
 ) -> None:
     runtime, agents = MemoryRuntime(script=obey), [new_agent("Early"), new_agent("Late")]
     folder, backup = tmp_path / "there", tmp_path / "backup"
@@ -201,14 +190,13 @@ async def test_a_homeserver_put_back_or_set_up_afresh_gets_what_it_lacks(
             assert profile["avatar_url"]
             bot = await eve.get(f"/profile/{quote(world.config.bot_user_id)}")
             assert bot["displayname"] == world.config.appservice.bot_displayname
-    async with another_homeserver(folder / "named", homeserver, "elsewhere.test") as own:
-        eve = await person_on(own)
-        async with bridge_on(own, tmp_path, eve, runtime) as world:
-            there = await moved(world, early)
-            assert there.ghost == early.ghost.replace(":localhost", ":elsewhere.test")
-            await talks(world, there, "where are we?")
-            assert "accounts.rename" in await audited(world)
-            assert len({one.conversation_id for one in world.asked(there)}) == 1
+    # And with another name, which makes other users of them.
+    async with bridge_on(homeserver, tmp_path, ann, runtime) as world:
+        there = await moved(world, early)
+        assert there.ghost == early.ghost.replace(":elsewhere.test", ":localhost")
+        await talks(world, there, "where are we?")
+        assert "accounts.rename" in await audited(world)
+        assert len({one.conversation_id for one in world.asked(there)}) == 1
 
 
 async def test_an_operator_can_have_it_all_set_up_afresh(

@@ -428,6 +428,10 @@ def test_agents_and_status_of_a_bridge_that_does_not_run(tmp_path: Path) -> None
         asyncio.run(_insert(config.directory, Agent("agent-1", "local", "Ada\x1b[2J", AGENT)))
         # A name is no order to the terminal.
         assert "Ada\ufffd[2J\n" in _letta_matrix("agents", cwd=tmp_path).stdout
+        (tmp_path / "stack.json").write_text("{}")
+        chat = _letta_matrix("chat", "Nobody", "x", "--data", str(tmp_path), cwd=tmp_path)
+        assert chat.returncode == 2
+        assert "no agent is named Nobody; there are: Ada" in chat.stderr
         status = _letta_matrix("status", "--json", cwd=tmp_path)
     assert status.returncode == 1
     assert json.loads(status.stdout)["status"] == "down"

@@ -15,7 +15,8 @@ import aiohttp
 import pytest
 from mcp.client.client import Client
 from structlog.testing import capture_logs
-from tests.mcp_socket import INITIALIZE, RawClient, raw_client, transport
+from tests.mcp_socket import INITIALIZE, RawClient, raw_client
+from tests.mcp_transport import transport
 from tests.unit.mcp_door import Door, door_on
 from tests.waiting import Clock, eventually, settled, within
 

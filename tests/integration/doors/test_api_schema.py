@@ -15,13 +15,11 @@ from schemathesis.specs.openapi import checks
 from tests.integration.bridge_world import Json, Room, World
 from tests.integration.doors.rest import Rest, rest_as
 from tests.rest_document import DOCUMENT, OPERATIONS
+from tests.stress import examples
 from tests.waiting import DEADLINE
 
 from letta_matrix.doors.rest.event_stream import STREAM
 
-_SEARCHES = settings.get_current_profile_name() == "searching"
-_EXAMPLES = 15 if _SEARCHES else 3
-"""Of each: the same in every run but one that searches (tests/stress.py)."""
 _ELSEWHERE: list[Any] = [
     # Names that are made up are nobody's: 404 is right.
     checks.positive_data_acceptance,  # pyright: ignore[reportUnknownMemberType]
@@ -94,7 +92,7 @@ async def test_it_answers_as_documented(
 
             @seed(4)
             @settings(
-                max_examples=_EXAMPLES,
+                max_examples=examples(2, searching=15),
                 deadline=None,
                 database=None,
                 phases=[Phase.explicit, Phase.generate],

@@ -20,7 +20,8 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPDeprecationWarning
 from mcp.shared.subscriptions import ResourcesListChanged, ResourceUpdated
 from tests.integration.bridge_world import Json, Person, Room, World
-from tests.mcp_socket import RawClient, raw_client, transport
+from tests.mcp_socket import RawClient, raw_client
+from tests.mcp_transport import transport
 from tests.waiting import DEADLINE, deadline, eventually
 
 from letta_matrix.access.principal import TOOL_SCOPES, Scope

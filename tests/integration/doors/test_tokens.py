@@ -1,46 +1,18 @@
-"""Tokens on a real bridge: made and revoked by the command, used over HTTP, checked at the door."""
+"""Tokens on a real bridge: made and revoked beside it, used over HTTP, checked at the door."""
 
-import asyncio
-import sys
-from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-import yaml
 from tests.fake_issuer import FakeIssuer
 from tests.integration.bridge_world import Json, Room, World
 from tests.integration.doors.doors_world import BOT, new_key
 from tests.integration.doors.rest import Answer, Rest, rest_as
-from tests.servers import Homeserver
 from tests.waiting import Clock, eventually
 
 from letta_matrix.access.principal import Scope
+from letta_matrix.cli.own_tokens import make, revoke
 from letta_matrix.common.identifiers import room_alias
-
-Tokens = Callable[..., Awaitable[str]]
-
-
-@pytest.fixture(scope="module")
-def tokens(world: World, homeserver: Homeserver) -> Tokens:
-    """What `letta-matrix tokens` prints."""
-    settings: Json = world.config.model_dump(mode="json")
-    settings["appservice"] |= {"as_token": homeserver.as_token, "hs_token": homeserver.hs_token}
-    file = Path(world.config.directory) / "config.yaml"
-    file.write_text(yaml.safe_dump(settings))
-
-    async def run(*arguments: str) -> str:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "letta_matrix", "tokens", *arguments, "-c", str(file)),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, err = await process.communicate()
-        assert process.returncode == 0, err.decode()
-        return out.decode().strip()
-
-    return run
 
 
 async def use(
@@ -60,11 +32,11 @@ async def senders_of(world: World, room: Room, body: str) -> list[str]:
 
 
 async def test_a_token_acts_as_its_agent_in_its_rooms_until_it_is_revoked(
-    world: World, tokens: Tokens, ada: Room
+    world: World, ada: Room
 ) -> None:
-    alias = room_alias(ada.agent.agent_id, "localhost")
-    limits = ("--scope", "read,write", "--rooms", alias, "--label", "kitchen")
-    token = await tokens("create", "--as", ada.agent.agent_id, *limits)
+    alias, scopes = room_alias(ada.agent.agent_id, "localhost"), ["read", "write"]
+    kitchen = "90d", "kitchen"
+    token, _ = await make(world.config, ada.agent.agent_id, scopes, [alias], *kitchen)
     text = f"from a token {new_key()}"
     told = await use(world, token, "matrix_send_message", room_id=ada.room_id, message=text)
     assert told.status == 200, told
@@ -80,7 +52,7 @@ async def test_a_token_acts_as_its_agent_in_its_rooms_until_it_is_revoked(
     assert "rooms" in refused.body["detail"]
 
     token_id = token.split("_")[1]
-    assert await tokens("revoke", token_id[:8]) == f"{token_id} is revoked"
+    assert await revoke(world.config, token_id[:8]) == f"{token_id} is revoked"
     refused = await use(world, token, "matrix_whoami")
     assert refused.problem == (401, "unauthorized")
     assert refused.body["detail"] == "The token was revoked."

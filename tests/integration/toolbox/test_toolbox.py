@@ -3,10 +3,11 @@
 import base64
 import secrets
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.integration.bridge_world import Json
 from tests.integration.toolbox.toolbox_bench import Bench
+from tests.stress import examples
 from tests.tool_arguments import arguments as tool_arguments
 
 from letta_matrix.matrix.content import MARKER
@@ -175,7 +176,7 @@ async def test_an_agent_knows_who_and_where_it_is(bench: Bench, ada: Agent) -> N
 
 
 @given(st.data())
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(20, searching=50))
 async def test_nothing_that_models_may_say_breaks_a_tool(
     bench: Bench, ada: Agent, bea: Agent, data: st.DataObject
 ) -> None:

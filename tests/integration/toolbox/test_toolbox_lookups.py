@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.integration.bridge_world import Json
 from tests.integration.toolbox.readers import Read, fault_of, post_file, say, upload
 from tests.integration.toolbox.toolbox_bench import Bench
+from tests.stress import examples
 from tests.tool_arguments import arguments as tool_arguments
 
 from letta_matrix.access.faults import Fault, ToolError
@@ -334,7 +335,7 @@ async def things(bench: Bench, ada: Agent) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("name", sorted(READERS))
 @given(data=st.data())
-@settings(max_examples=15, deadline=None, suppress_health_check=_NO_CHECKS)
+@settings(max_examples=examples(6, searching=15), deadline=None, suppress_health_check=_NO_CHECKS)
 async def test_nothing_that_callers_may_say_breaks_a_reader(
     bench: Bench,
     ada: Agent,

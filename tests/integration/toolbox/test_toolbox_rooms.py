@@ -6,10 +6,11 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.integration.bridge_world import Json, Person
 from tests.integration.toolbox.toolbox_bench import Bench
+from tests.stress import examples
 from tests.tool_arguments import arguments as tool_arguments
 
 from letta_matrix.access.faults import Fault, ToolError
@@ -418,7 +419,7 @@ async def fuzzed(bench: Bench, bea: Agent, bob: Person) -> tuple[Agent, Json]:
 
 
 @given(st.data())
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(30, searching=80))
 async def test_nothing_that_is_said_to_a_tool_breaks_it(
     bench: Bench, fuzzed: tuple[Agent, Json], data: st.DataObject
 ) -> None:
