@@ -7,6 +7,7 @@ import pytest
 from tests.integration.bridge_world import Person, World
 from tests.waiting import eventually
 
+from letta_matrix.conversations import catch_up
 from letta_matrix.conversations.dispatcher import Dispatcher
 
 
@@ -24,7 +25,8 @@ async def test_every_message_is_found_among_edits_and_other_events(
 
     ghost = world.as_user(room.ghost)
     # With their edits more than the first page that is read.
-    told = [f"message {number}" for number in range(30)]
+    monkeypatch.setattr(catch_up, "_FIRST_PAGE", 10)
+    told = [f"message {number}" for number in range(8)]
     with monkeypatch.context() as patched:
         patched.setattr(Dispatcher, "admit", lose)
         for text in told:

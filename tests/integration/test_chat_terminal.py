@@ -31,13 +31,17 @@ END, CTRL_C = "\x04", "\x03"
 ENOUGH: set[str] = set()
 
 
+def _plain(shown: bytes) -> str:
+    return _CONTROL.sub("", shown.decode(errors="replace")).replace("\r\n", "\n")
+
+
 class Terminal:
     """A terminal in which `letta-matrix chat` runs; `text` is what it has shown."""
 
     def __init__(self) -> None:
         self._far, self._near = pty.openpty()
         fcntl.ioctl(self._near, termios.TIOCSWINSZ, struct.pack("HHHH", 30, _WIDTH, 0, 0))
-        self._raw = b""
+        self._raw, self._typed = b"", 0
         self.process: asyncio.subprocess.Process | None = None
 
     @property
@@ -46,7 +50,12 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        return _CONTROL.sub("", self.raw).replace("\r\n", "\n")
+        return _plain(self._raw)
+
+    @property
+    def since(self) -> str:
+        """What it has shown since something was typed last, with that."""
+        return _plain(self._raw[self._typed :])
 
     async def start(self, *arguments: str) -> None:
         self.process = await asyncio.create_subprocess_exec(
@@ -62,10 +71,15 @@ class Terminal:
         asyncio.get_running_loop().add_reader(self._far, self._read)
 
     def type(self, text: str) -> None:
+        self._typed = len(self._raw)
         os.write(self._far, text.encode())
 
     async def shows(self, text: str, times: int = 1) -> None:
         await eventually(lambda: self.text.count(text) >= times, what=f"{text!r} is shown")
+
+    async def asks(self, question: str = "Allow? ") -> None:
+        """Wait until it asks something, after what was typed last."""
+        await eventually(lambda: question in self.since, what=f"{question!r} is asked")
 
     async def ended(self) -> int:
         assert self.process is not None
@@ -162,44 +176,33 @@ async def test_a_tool_is_allowed_in_the_terminal(chat: Typing, room: Room) -> No
     assert await terminal.ended() == 0
 
 
-@pytest.mark.parametrize(
-    ("typed", "told"), [("", "no reason was given"), ("not on this machine", "not on this machine")]
-)
-async def test_a_tool_is_denied_in_the_terminal(chat: Typing, typed: str, told: str) -> None:
-    terminal = await chat("work")
-    await terminal.shows("Allow? ")
-    terminal.type(f"{typed}\n")
-    assert await terminal.ended() == 0
-    await terminal.shows("It was denied.")
-    await terminal.shows(told)
-
-
-async def test_an_answer_from_elsewhere_ends_the_question(
+async def test_a_tool_is_allowed_elsewhere_and_denied_in_the_terminal(
     chat: Typing, ann: Person, room: Room
 ) -> None:
-    terminal = await chat("work")
-    await terminal.shows("Allow? ")
-    question = await ann.beside(room, "approval")
-    await ann.react(room.room_id, question["event_id"], "✅")
-    assert await terminal.ended() == 0
-    await terminal.shows("It was allowed.")
-
-
-async def test_ctrl_c_stops_the_agent_and_the_next_one_leaves(chat: Typing) -> None:
     terminal = await chat()
     await terminal.shows("you> ")
-    terminal.type("ramble\n")
-    await terminal.shows("word3")
-    terminal.type(CTRL_C)
-    await terminal.shows("Stop ")
-    terminal.type("\n")
-    await terminal.shows(notices.STOPPED)
-    await terminal.shows("you> ", 2)
-    terminal.type(CTRL_C)
-    assert await terminal.ended() == 130
+    terminal.type("work\n")
+    await terminal.asks()
+    question = await ann.beside(room, "approval")
+    await ann.react(room.room_id, question["event_id"], "✅")
+    await terminal.shows("It was allowed.")
+    for number, reason in enumerate(("", "not on this machine"), 2):
+        await terminal.shows("you> ", number)
+        terminal.type("work\n")
+        await terminal.asks()
+        terminal.type(f"{reason}\n")
+
+        def told(reason: str = reason) -> bool:
+            answer = " ".join(terminal.since.partition("It was denied.")[2].split())
+            return (reason or "no reason was given") in answer
+
+        await eventually(told, what="why it was denied")
+    await terminal.shows("you> ", 4)
+    terminal.type(END)
+    assert await terminal.ended() == 0
 
 
-async def test_what_is_typed_too_early_shows_once_and_gets_lost_by_nothing(
+async def test_what_is_typed_too_early_shows_once_and_ctrl_c_stops_or_leaves(
     chat: Typing, ann: Person, room: Room
 ) -> None:
     terminal = await chat()
@@ -218,8 +221,15 @@ async def test_what_is_typed_too_early_shows_once_and_gets_lost_by_nothing(
     await terminal.shows("you> ", 3)
     said = await ann.timeline(room.room_id, "m.room.message")
     assert await ann.read_up_to(room.room_id) == said[-1]["event_id"]
-    terminal.type(END)
-    assert await terminal.ended() == 0
+    terminal.type("ramble\n")
+    await terminal.shows("word3")
+    terminal.type(CTRL_C)
+    await terminal.asks("Stop ")
+    terminal.type("\n")
+    await terminal.shows(notices.STOPPED)
+    await terminal.shows("you> ", 4)
+    terminal.type(CTRL_C)
+    assert await terminal.ended() == 130
 
 
 async def test_ctrl_c_twice_leaves_an_agent_that_goes_on(

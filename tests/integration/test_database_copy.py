@@ -1,7 +1,6 @@
 """`letta-matrix database copy`: all that a bridge knows, in another kind of database."""
 
 import asyncio
-import os
 import signal
 import sys
 from collections.abc import AsyncGenerator
@@ -10,9 +9,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL, Connection, func, select, text
 from tests.builders import message, new_turn
+from tests.kept_bridge import typed
 from tests.postgres import PASSWORD, PostgresServer
 from tests.waiting import eventually, within
 
+from letta_matrix.cli.main import exit_status
 from letta_matrix.store import copying
 from letta_matrix.store.agents import Agent, AgentDirectory
 from letta_matrix.store.audit import AuditEntry, AuditStore
@@ -260,17 +261,12 @@ async def test_many_rows_are_brought_in_batches(
     await database.close()
 
 
-async def command(*arguments: str, **variables: str) -> tuple[int, str]:
+async def command(*arguments: str, **variables: str) -> tuple[int | None, str]:
     """The exit status of `letta-matrix`, and what it says."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "letta_matrix", *arguments),
-        env={**os.environ, **variables},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    output, _ = await within(process.communicate())
-    assert process.returncode is not None
-    return process.returncode, output.decode()
+    done = await typed(*arguments, env=variables)
+    if isinstance(done.exception, Exception):
+        return exit_status(done.exception), f"{done.output}letta-matrix: {done.exception}\n"
+    return done.exit_code, done.output
 
 
 async def test_the_command(file: URL, server: URL, tmp_path: Path) -> None:
@@ -290,8 +286,8 @@ async def test_the_command(file: URL, server: URL, tmp_path: Path) -> None:
         1,
         "letta-matrix: the database to copy into is not empty; name an empty one\n",
     )
-    typed = new.replace("bridge@", "bridge:word@")
-    status, said = await command("database", "copy", old, typed)
+    told = new.replace("bridge@", "bridge:word@")
+    status, said = await command("database", "copy", old, told)
     assert status == 2
     assert "leave the password out of the address" in said
     status, said = await command("database", "copy", str(file.database), new)
@@ -330,6 +326,6 @@ async def test_a_backup_of_a_server_is_a_file(
     before = {one.table: one for one in await contents(file)}
     after = {one.table: one for one in await contents(back)}
     assert {table for table in before if before[table] != after[table]} <= {"meta", "agents"}
-    empty = database_url(postgres.url(postgres.create()), Path(), PASSWORD)
+    empty = postgres.address(postgres.migrated())
     await move(back, empty)
     assert await contents(empty) == await contents(back)

@@ -127,14 +127,8 @@ async def test_a_long_text_file_is_cut_and_the_person_told(
 
 @pytest.mark.parametrize(
     ("msgtype", "data"),
-    [
-        ("m.file", os.urandom(1_500)),
-        ("m.video", b"\0\0\0\x18ftypmp42"),
-        ("m.image", b"<svg onload='alert(1)'></svg>\0"),
-        ("m.image", b"\x89PNG\r\n\x1a\n" + os.urandom(300_000)),
-        ("m.image", b"\x89PNG\r\n\x1a\nbroken"),
-    ],
-    ids=["binary", "video", "svg", "too big", "broken"],
+    [("m.file", os.urandom(1_500)), ("m.image", b"\x89PNG\r\n\x1a\nbroken")],
+    ids=["binary", "broken"],
 )
 async def test_what_cannot_be_read_is_described_and_the_person_told(
     world: LettaWorld, ann: Person, place: Room, msgtype: str, data: bytes

@@ -1,4 +1,4 @@
-"""The App Server, the homeserver or a model ends in the midst of things."""
+"""The App Server or a model ends in the midst of things."""
 
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -117,15 +117,3 @@ async def test_a_dead_model_is_told_of_while_it_is_tried_again(
     # It goes on, and can be stopped.
     await ann.react(room.room_id, event_id, "🛑")
     assert notices.STOPPED in await ann.replies(room, 2)
-
-
-async def test_the_homeserver_is_away_while_people_think(
-    world: LettaWorld, ann: Person, tmp_path: Path
-) -> None:
-    room, made = await world.meet(), tmp_path / "made"
-    question = await ask(ann, room, made)
-    await world.homeserver.restart()
-    await ann.react(room.room_id, question["event_id"], "✅")
-    (answer,) = await ann.replies(room, 1)
-    assert answer.startswith("tool said:")
-    assert made.exists()
