@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from playwright.async_api import ConsoleMessage, Locator, Page, Request
 from tests.browser.furniture import AgentRoom
 from tests.browser.matrix_user import MatrixUser
+from tests.browser.tabs import home_of
 
 
 class ChatPage:
@@ -18,9 +19,12 @@ class ChatPage:
         self.hosts: set[str] = set()
 
     async def watch(self) -> None:
-        """Notes script errors, violations of the content security policy, and every host asked."""
+        """Notes script errors and violations of the content security policy."""
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
         self.page.on("console", self._on_console)
+
+    def watch_hosts(self) -> None:
+        """Notes every host that is asked, too: dozens of requests are told of for each page."""
         self.page.on("request", self._on_request)
 
     def _on_console(self, line: ConsoleMessage) -> None:
@@ -46,8 +50,7 @@ class ChatPage:
             "userId": user.user_id,
             "accessToken": user.token,
         }
-        await self.page.goto(f"{self.url}/icon.svg")
-        await self.page.evaluate(
+        await home_of(self.page).evaluate(
             "session => localStorage.setItem('letta-matrix.chat.session', session)",
             json.dumps(session),
         )

@@ -9,6 +9,8 @@ import aiohttp
 import pytest
 from playwright.async_api import async_playwright, expect
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tests.browser.chat_page import ChatPage, OpenPage
 from tests.browser.furniture import AgentRoom, NewUser, agent_room
 from tests.browser.matrix_user import MatrixUser
@@ -35,6 +37,12 @@ _ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # Fewer processes to start and to talk to: one draws all of a profile's tabs, and what puts
+    # their pictures together or fetches something needs none of its own. The first feature is one
+    # of Playwright's, whose list the last one given replaces.
+    "--process-per-site",
+    "--in-process-gpu",
+    "--enable-features=CDPScreenshotNewSurface,NetworkServiceInProcess2",
 ]
 _numbers = itertools.count(1)
 
@@ -52,11 +60,28 @@ async def no_bridge(homeserver: Homeserver) -> AsyncIterator[DeafAppservice]:
 async def chat_url(homeserver: Homeserver) -> AsyncIterator[str]:
     bot = f"@letta:{homeserver.server_name}"
     app = Starlette(routes=chat_routes(homeserver.url, bot, listed(all_commands())))
-    server = AsgiServer(app, Connections(2_000))
+    server = AsgiServer(_kept(app), Connections(2_000))
     port = free_port()
     await server.start("127.0.0.1", port)
     yield f"http://127.0.0.1:{port}/chat"
     await server.close()
+
+
+def _kept(app: ASGIApp) -> ASGIApp:
+    """Browsers keep what they get of it: they would ask for sixty files at each page, whether they
+    have changed."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def keep(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                if headers.get("Cache-Control") == "no-cache":
+                    headers["Cache-Control"] = "max-age=3600"
+            await send(message)
+
+        await app(scope, receive, keep)
+
+    return answer
 
 
 @pytest.fixture(scope="session")

@@ -141,16 +141,6 @@ async def test_what_a_sync_has_shown_can_be_taken_back_before_the_answer_came(
     await expect(allow).to_have_attribute("aria-pressed", "false")
 
 
-async def test_a_settled_question_stays_settled(open_page: OpenPage, room: AgentRoom) -> None:
-    chat = await opened(open_page, room)
-    event = await ask(room)
-    await chat.message(event).get_by_role("button", name="Deny").click()
-    await room.agent.edit(room.id, event, "❌ `Bash` denied by `sam`", **beside("approval"))
-    await expect(chat.message(event).locator(".answer")).to_have_count(0)
-    # By whom it was answered it says itself.
-    await expect(chat.message(event).locator(".chip")).to_have_count(0)
-
-
 async def test_only_agents_ask(open_page: OpenPage, room: AgentRoom) -> None:
     fake = await room.person.say(room.id, "May I run `rm`?", QUESTION, **beside("approval"))
     await room.person.react(room.id, fake, "✅")

@@ -68,6 +68,7 @@ async def dashboard(world: World, tabs: Tabs, account: MatrixUser) -> AsyncItera
     """Signed in with the account of an admin; checked for faults at the end."""
     opened = Dashboard(await tabs.open(url_of(world)), url_of(world))
     await opened.watch()
+    opened.watch_hosts()
     page: Page = opened.page
     await page.goto(opened.url)
     await page.get_by_label("User name").fill(account.localpart)

@@ -42,6 +42,13 @@ async def page(tabs: Tabs, docs_url: str) -> AsyncIterator[Page]:
     assert faults == []
 
 
+async def test_it_finds_operations(page: Page) -> None:
+    """The others go on from here: each click draws all that is shown once more."""
+    await page.get_by_placeholder("Filter by tag or path").fill("tools")
+    await expect(page.locator("#operations-tools-call_tool")).to_be_visible()
+    await expect(page.locator("#operations-tokens-create_token")).to_have_count(0)
+
+
 async def test_an_operation_is_tried_with_a_token(page: Page) -> None:
     await page.get_by_role("button", name="Authorize").click()
     await page.get_by_label("auth-bearer-value").fill("lm_1_secret")
@@ -64,9 +71,3 @@ async def test_it_tells_what_an_operation_takes_and_answers(page: Page) -> None:
     await expect(operation).to_contain_text("/api/v1/tools/{name}")
     await expect(operation).to_contain_text("Idempotency-Key")
     await expect(operation).to_contain_text("rate-limited")
-
-
-async def test_it_finds_operations(page: Page) -> None:
-    await page.get_by_placeholder("Filter by tag or path").fill("tokens")
-    await expect(page.locator("#operations-tokens-create_token")).to_be_visible()
-    await expect(page.locator("#operations-tools-call_tool")).to_have_count(0)

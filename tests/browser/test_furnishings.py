@@ -1,4 +1,4 @@
-"""Reactions by keyboard, code and tables, narrow windows."""
+"""Reactions by keyboard, what an empty room offers, narrow windows."""
 
 from playwright.async_api import Locator, expect
 from tests.browser.chat_page import OpenPage, opened
@@ -64,56 +64,31 @@ async def test_picker_closes_when_focus_leaves(open_page: OpenPage, room: AgentR
     await expect(picker).to_have_count(0)
 
 
-async def test_picker_covers_no_message_of_its_own(open_page: OpenPage, room: AgentRoom) -> None:
+async def test_reactions_are_chosen_beside_their_bubble(
+    open_page: OpenPage, room: AgentRoom
+) -> None:
     long = "many words and then some more of them, " * 20
     events = [await room.agent.say(room.id, text) for text in ("short", long, "short again")]
     events += [await room.person.say(room.id, text) for text in ("mine", long)]
     chat = await opened(open_page, room)
+    own = chat.message(events[3])
+    await own.hover()
+    bubble, button = await box(own.locator(".bubble")), await box(own.locator(".add-reaction"))
+    assert 0 <= bubble[0] - button[2] < 12
+    assert abs((button[1] + button[3]) - (bubble[1] + bubble[3])) < 4
     for width in (1180, 390):
         await chat.page.set_viewport_size({"width": width, "height": 900})
         for event in events:
             message = chat.message(event)
-            bubble, button = message.locator(".bubble"), message.locator(".add-reaction")
             await message.scroll_into_view_if_needed()
             await message.hover()
-            await button.click()
-            assert await apart(message.locator(".picker"), bubble), (width, event)
-            left, _, right, _ = await box(message.locator(".picker"))
+            await message.locator(".add-reaction").click()
+            picker = message.locator(".picker")
+            assert await apart(picker, message.locator(".bubble")), (width, event)
+            left, _, right, _ = await box(picker)
             assert left >= 0
             assert right <= width
             await chat.page.keyboard.press("Escape")
-
-
-async def test_reaction_button_is_beside_its_bubble(open_page: OpenPage, room: AgentRoom) -> None:
-    own = await room.person.say(room.id, "mine")
-    chat = await opened(open_page, room)
-    bubble = await box(chat.message(own).locator(".bubble"))
-    button = await box(chat.message(own).locator(".add-reaction"))
-    assert 0 <= bubble[0] - button[2] < 12
-    assert abs((button[1] + button[3]) - (bubble[1] + bubble[3])) < 4
-
-
-async def test_code_without_a_language_has_no_bar(open_page: OpenPage, room: AgentRoom) -> None:
-    wide = "x = 1  # " + "very long " * 40
-    event = await room.agent.say(room.id, "x", f"<pre><code>{wide}\n</code></pre>")
-    chat = await opened(open_page, room)
-    frame = chat.message(event).locator(".code-frame")
-    await expect(frame.locator(".code-bar")).to_have_count(0)
-    await frame.hover()
-    await expect(frame.get_by_role("button", name="Copy")).to_have_css("opacity", "1")
-    background = "element => getComputedStyle(element).backgroundImage"
-    assert "gradient" in await frame.locator("pre").evaluate(background)
-
-
-async def test_tables_one_writes(open_page: OpenPage, room: AgentRoom) -> None:
-    chat = await opened(open_page, room)
-    await chat.type_and_send("Look:\n| a | **b** |\n|---|:-:|\n| 1 \\| 2 | <i> |\n| 3 |\n\nend")
-    message = chat.page.locator("article.own")
-    await expect(message.get_by_role("columnheader")).to_have_text(["a", "b"])
-    await expect(message.get_by_role("cell")).to_have_text(["1 | 2", "<i>", "3", ""])
-    await expect(message.locator("p").last).to_have_text("end")
-    await chat.type_and_send("yes | no\n---")
-    await expect(message.last.locator("table")).to_have_count(0)
 
 
 async def test_empty_room_offers_openings(open_page: OpenPage, room: AgentRoom) -> None:
@@ -126,8 +101,9 @@ async def test_empty_room_offers_openings(open_page: OpenPage, room: AgentRoom) 
 
 
 async def test_two_panes_from_700_pixels(open_page: OpenPage, room: AgentRoom) -> None:
-    await room.agent.say(room.id, "hello")
     chat = await opened(open_page, room)
+    await room.agent.say(room.id, "hello")
+    await expect(chat.page.locator("#announcer")).to_contain_text("hello")
     for width in (700, 800, 900):
         await chat.page.set_viewport_size({"width": width, "height": 700})
         await expect(chat.page.locator(".sidebar")).to_be_visible()
@@ -135,6 +111,9 @@ async def test_two_panes_from_700_pixels(open_page: OpenPage, room: AgentRoom) -
         left, _, right, _ = await box(chat.page.locator(".room-pane .composer-box"))
         assert right - left > 400
         assert right <= width
+        # The page itself never scrolls.
+        height = "document.scrollingElement.scrollHeight - innerHeight"
+        assert await chat.page.evaluate(height) == 0
     hidden = "box => box.scrollHeight - box.clientHeight"
     await chat.composer.fill("word " * 30)
     for width in (390, 900):
@@ -143,7 +122,10 @@ async def test_two_panes_from_700_pixels(open_page: OpenPage, room: AgentRoom) -
 
 
 async def test_a_draft_that_was_out_of_sight_is_whole(open_page: OpenPage, room: AgentRoom) -> None:
-    chat = await opened(open_page, room, viewport={"width": 600, "height": 700})
+    chat = await open_page()
+    await chat.page.set_viewport_size({"width": 600, "height": 700})
+    await chat.resume(room.person)
+    await chat.open_room(room.id)
     await chat.composer.fill("word " * 30)
     await chat.page.locator(".room-header .back").click()
     await expect(chat.composer).to_be_hidden()
@@ -151,11 +133,3 @@ async def test_a_draft_that_was_out_of_sight_is_whole(open_page: OpenPage, room:
     await chat.open_room(room.id)
     hidden = "box => box.scrollHeight - box.clientHeight"
     await eventually(lambda: chat.composer.evaluate(hidden), lambda rest: rest <= 0)
-
-
-async def test_page_itself_never_scrolls(open_page: OpenPage, room: AgentRoom) -> None:
-    chat = await opened(open_page, room)
-    await room.agent.say(room.id, "hello")
-    await expect(chat.page.locator("#announcer")).to_contain_text("hello")
-    height = "document.scrollingElement.scrollHeight - innerHeight"
-    assert await chat.page.evaluate(height) == 0

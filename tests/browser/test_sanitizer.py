@@ -83,6 +83,13 @@ MARKDOWN = [
     ("||dark||", '<p><span data-mx-spoiler="">dark</span></p>'),
     ("a || b, |x| and ||never", "<p>a || b, |x| and ||never</p>"),
     ("||*it* was\nhim||", '<p><span data-mx-spoiler=""><em>it</em> was<br>\nhim</span></p>'),
+    (
+        "Look:\n| a | **b** |\n|---|:-:|\n| 1 \\| 2 | <i> |\n| 3 |\n\nend",
+        "<p>Look:</p>\n<table>\n<thead>\n<tr>\n<th>a</th>\n<th><strong>b</strong></th>\n</tr>\n"
+        "</thead>\n<tbody>\n<tr>\n<td>1 | 2</td>\n<td>&lt;i&gt;</td>\n</tr>\n"
+        "<tr>\n<td>3</td>\n<td></td>\n</tr>\n</tbody>\n</table>\n<p>end</p>",
+    ),
+    ("yes | no\n---", "<p>yes | no</p>\n<hr>"),
     ("![p](https://x.y/p.png) <b>", '<p>!<a href="https://x.y/p.png">p</a> &lt;b&gt;</p>'),
 ]
 
@@ -138,6 +145,7 @@ async def test_hostile_message_is_harmless(open_page: OpenPage, room: AgentRoom)
     event = await room.agent.say(room.id, "hostile", HOSTILE)
     deep = await room.agent.say(room.id, "deep", "<div>" * 3000 + "x" + "</div>" * 3000)
     chat = await open_page()
+    chat.watch_hosts()
     await chat.resume(room.person)
     content = chat.message(event).locator(".content")
     await expect(content).to_contain_text("text")

@@ -1,5 +1,6 @@
 """Pictures of the chat page, as `docs/images` has some of them."""
 
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from letta_matrix.store.approvals import ApprovalStatus
 from letta_matrix.store.outbox import OutboxKind
 
 FOLDER = Path(__file__).parents[2] / "build" / "screenshots"
+DESKTOP = {"viewport": {"width": 1180, "height": 1230}, "device_scale_factor": 2}
 PLAN = (
     "I looked through this week's notes. Three things stand out:",
     """<p>I looked through this week's notes. Three things stand out:</p>
@@ -89,7 +91,7 @@ async def _converse(
     await _Asked(meridian, person, room, "mv ~/notes/2024 ~/archive").ask()
 
 
-async def _picture(chat: ChatPage, person: MatrixUser, room: str, name: str) -> None:
+async def _read(chat: ChatPage, person: MatrixUser, room: str) -> None:
     await chat.resume(person)
     await chat.open_room(room)
     await expect(chat.saying("Gladly")).to_be_in_viewport()
@@ -97,9 +99,17 @@ async def _picture(chat: ChatPage, person: MatrixUser, room: str, name: str) -> 
     # The question is in sight.
     await expect(chat.page.get_by_text("Meridian waits for your answer")).to_be_hidden()
     await chat.page.evaluate("document.fonts.ready.then(() => {})")
-    if name != "chat-phone.png":
-        # All of it is there, nothing cut off.
-        await expect(chat.page.locator(".day").first).to_be_in_viewport(ratio=1)
+
+
+async def _shade(chat: ChatPage) -> int:
+    """How bright the page's ground is, from 0 to 255."""
+    colour = await chat.page.locator("main.conversation").evaluate(
+        "element => getComputedStyle(element).backgroundColor"
+    )
+    return int(re.findall(r"\d+", colour)[0])
+
+
+async def _picture(chat: ChatPage, name: str) -> None:
     await chat.page.screenshot(path=FOLDER / name, animations="disabled")
 
 
@@ -111,19 +121,24 @@ async def test_screenshots(new_user: NewUser, new_agent: NewUser, open_page: Ope
     await agents_space(person, rooms)
     await _converse(person, meridian, ada, rooms)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    desktop = {"viewport": {"width": 1180, "height": 1230}, "device_scale_factor": 2}
     phone = {
         "viewport": {"width": 390, "height": 844},
         "device_scale_factor": 2,
         "has_touch": True,
         "is_mobile": True,
     }
-    for name, options in {
-        "chat.png": desktop,
-        "chat-dark.png": {**desktop, "color_scheme": "dark"},
-        "chat-phone.png": phone,
-    }.items():
-        await _picture(await open_page(**options), person, rooms[0], name)
+    chat = await open_page(**DESKTOP)
+    await _read(chat, person, rooms[0])
+    # All of it is there, nothing cut off.
+    await expect(chat.page.locator(".day").first).to_be_in_viewport(ratio=1)
+    assert await _shade(chat) > 200
+    await _picture(chat, "chat.png")
+    await chat.page.emulate_media(color_scheme="dark")
+    assert await _shade(chat) < 60
+    await _picture(chat, "chat-dark.png")
+    chat = await open_page(**phone)
+    await _read(chat, person, rooms[0])
+    await _picture(chat, "chat-phone.png")
 
 
 async def test_pictures_of_an_approval(
@@ -132,7 +147,8 @@ async def test_pictures_of_an_approval(
     person, meridian = await new_user("sam"), await new_agent("meridian")
     room = (await agent_room(person, meridian, "Meridian")).id
     FOLDER.mkdir(parents=True, exist_ok=True)
-    chat = await open_page(viewport={"width": 760, "height": 700}, device_scale_factor=2)
+    chat = await open_page(**DESKTOP)
+    await chat.page.set_viewport_size({"width": 760, "height": 700})
     await chat.resume(person)
     await chat.open_room(room)
     await person.say(room, "What did I write down on Tuesday?")
