@@ -2,13 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
 import pytest
 from tests.integration.runtime_bench import Bench, Client, client_until, text_of
+from tests.servers import keeper_in
 from tests.stub_model import ModelRequest, StubModel
 from tests.waiting import Clock, eventually, settled, within
 
@@ -78,6 +79,13 @@ def note(text: str, word: str = "tool", of: str = "matrix_note") -> str:
 
 def tools_in(events: list[TurnEvent]) -> list[TurnEvent]:
     return [event for event in events if isinstance(event, ToolStarted | ToolReturned)]
+
+
+@pytest.fixture
+def keeper_socket(tmp_path: Path) -> Generator[Path]:
+    """No call of one test is taken up in another."""
+    with keeper_in(tmp_path) as socket:
+        yield socket
 
 
 async def test_a_tool_runs_here_without_approval(bench: Bench) -> None:
