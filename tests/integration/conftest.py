@@ -1,5 +1,6 @@
 """What tests on real servers share: the App Server's adapter, or a bridge with agents on it."""
 
+import secrets
 from collections.abc import AsyncGenerator, Generator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -7,11 +8,14 @@ from urllib.parse import quote
 
 import pytest
 from tests.integration.bridge_world import Json, Person, Room, World, bridge_on, new_person
-from tests.integration.runtime_bench import Bench, bench_on
+from tests.integration.runtime_bench import MODEL, Bench, connected
 from tests.integration.worlds import Worlds
 from tests.scripts import obey
 from tests.servers import Homeserver, LettaServer, keeper_in
 
+from letta_matrix.config import AppServerRuntime
+from letta_matrix.runtimes.app_server import AppServer
+from letta_matrix.runtimes.app_server.keepers import local_keeper
 from letta_matrix.runtimes.memory import MemoryRuntime, Script
 from letta_matrix.runtimes.protocol import Capabilities
 
@@ -28,8 +32,15 @@ def keeper_socket(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path]:
 @pytest.fixture
 async def bench(app_server: LettaServer, keeper_socket: Path) -> AsyncGenerator[Bench]:
     """A connected adapter with an agent and a conversation of its own."""
-    async with bench_on(app_server.url, keeper_socket) as bench:
-        yield bench
+    settings = AppServerRuntime.model_validate({"url": app_server.url, "speech_interval": 0.01})
+    runtime = AppServer(settings, local_keeper(settings, keeper_socket))
+    await runtime.start()
+    await connected(runtime)
+    agent = await runtime.create_agent(f"Ada {secrets.token_hex(3)}", model=MODEL)
+    conversation_id = await runtime.create_conversation(agent.agent_id, "room !a")
+    bench = Bench(runtime, app_server.url, keeper_socket, agent.agent_id, conversation_id)
+    yield bench
+    await bench.runtime.close()
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -154,20 +154,6 @@ class Bench:
 
     def keeper_pid(self) -> int:
         return int(self.socket.with_name(self.socket.name + ".pid").read_text())
-
-
-@asynccontextmanager
-async def bench_on(url: str, keeper_socket: Path) -> AsyncGenerator[Bench]:
-    """A connected adapter with an agent and a conversation of its own."""
-    settings = AppServerRuntime.model_validate({"url": url, "speech_interval": 0.01})
-    runtime = AppServer(settings, local_keeper(settings, keeper_socket))
-    await runtime.start()
-    await connected(runtime)
-    agent = await runtime.create_agent(f"Ada {secrets.token_hex(3)}", model=MODEL)
-    conversation_id = await runtime.create_conversation(agent.agent_id, "room !a")
-    bench = Bench(runtime, url, keeper_socket, agent.agent_id, conversation_id)
-    yield bench
-    await bench.runtime.close()
 
 
 def text_of(events: list[TurnEvent]) -> str:

@@ -9,22 +9,11 @@ import os
 import secrets
 import shutil
 import signal
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.integration.letta_rooms.scenes import finish
-from tests.integration.runtime_bench import (
-    MODEL,
-    Bench,
-    bench_on,
-    client_until,
-    connected,
-    text_of,
-    words,
-)
+from tests.integration.runtime_bench import MODEL, Bench, client_until, connected, text_of, words
 from tests.servers import LettaServer
 from tests.stub_model import StubModel
 from tests.waiting import Clock, eventually, within
@@ -40,7 +29,6 @@ from letta_matrix.runtimes.protocol import (
     StopReason,
     TextDelta,
     ToolReturned,
-    TurnEvent,
     TurnFinished,
     TurnRequest,
 )
@@ -145,72 +133,44 @@ async def test_a_killed_keeper_costs_the_turn_that_ran(bench: Bench, stub_model:
     assert stub_model.count(before.text) == 1
 
 
-@dataclass(frozen=True)
-class Stage:
-    """Where a scene plays, which yields twice: before the App Server dies, and before it is there
-    again. `ran` is a file that tools write to."""
-
-    bench: Bench
-    app_server: LettaServer
-    model: StubModel
-    ran: Path
-
-
-class Running:
-    """A turn that is followed; `begun` when the first event of a kind has come."""
-
-    def __init__(self, bench: Bench, request: TurnRequest, kind: type[TurnEvent]) -> None:
-        self._begun = asyncio.Event()
-        self._turn = asyncio.create_task(bench.turn_with(request, kind, self._begun.set))
-
-    async def begun(self) -> None:
-        await eventually(self._begun.is_set)
-
-    async def cut_off(self) -> None:
-        with pytest.raises(RuntimeUnavailable):
-            await within(self._turn)
-
-
-async def in_mid_turn(stage: Stage) -> AsyncGenerator[None]:
-    bench, model = stage.bench, stage.model
+async def test_an_app_server_killed_in_mid_turn(
+    app_server: LettaServer, bench: Bench, stub_model: StubModel, clock: Clock
+) -> None:
     request = bench.request(f"steps:9 {secrets.token_hex(4)}")
-    turn = Running(bench, request, TextDelta)
-    await turn.begun()
-    yield
-    await turn.cut_off()
-    clock = Clock.of(asyncio.get_running_loop())
+    with pytest.raises(RuntimeUnavailable):
+        await bench.turn_with(request, TextDelta, app_server.kill)
     clock.stop()
-    try:
-        with pytest.raises(RuntimeUnavailable):
-            await within(bench.runtime.list_agents())
-        with pytest.raises(RuntimeUnavailable):
-            await within(bench.turn(request, bench.saved.state))
-    finally:
-        clock.go()
-    model.steps.finish(request.text)
-    yield
+    with pytest.raises(RuntimeUnavailable):
+        await within(bench.runtime.list_agents())
+    with pytest.raises(RuntimeUnavailable):
+        await within(bench.turn(request, bench.saved.state))
+    clock.go()
+    stub_model.steps.finish(request.text)
+    await app_server.restart()
     await connected(bench.runtime)
     events = await bench.turn(request, bench.saved.state)
     assert text_of(events).strip() == words(9)
     # The App Server takes an input that it had not finished up again by itself.
-    assert model.count(request.text) == 2
+    assert stub_model.count(request.text) == 2
     again = await bench.turn(request, bench.saved.state)
     assert text_of(again).strip() == words(9)
-    assert model.count(request.text) == 2
+    assert stub_model.count(request.text) == 2
     assert await bench.say("next") == "echo: next"
 
 
-async def while_a_tool_runs(stage: Stage) -> AsyncGenerator[None]:
-    bench, ran, server = stage.bench, stage.ran, stage.app_server.server.process
+async def test_an_app_server_killed_while_a_tool_runs(
+    app_server: LettaServer, bench: Bench, stub_model: StubModel, tmp_path: Path
+) -> None:
+    ran, server = tmp_path / "ran", app_server.server.process
     assert server is not None
     command = f"echo x >> {ran}; while kill -0 {server.pid}; do sleep 0.1; done"
     request = bench.request(f"tool:Bash:{command}")
     turn = asyncio.create_task(bench.answered(request))
     await eventually(lambda: ran.exists() and ran.read_text())
-    yield
+    app_server.kill()
     with pytest.raises(RuntimeUnavailable):
         await turn
-    yield
+    await app_server.restart()
     await connected(bench.runtime)
     with pytest.raises(TurnLost) as lost:
         await bench.turn(request, bench.saved.state)
@@ -219,27 +179,23 @@ async def while_a_tool_runs(stage: Stage) -> AsyncGenerator[None]:
     next_request = bench.request("and now?", lost.value.fresh_conversation)
     assert text_of(await bench.turn(next_request)) == "echo: and now?"
     assert ran.read_text() == "x\n"
-    assert stage.model.count(request.text) == 1
+    assert stub_model.count(request.text) == 1
 
 
-async def while_approvals_wait(stage: Stage) -> AsyncGenerator[None]:
+async def test_an_app_server_killed_while_approvals_wait(
+    app_server: LettaServer, bench: Bench, tmp_path: Path
+) -> None:
     """No tool has run, so that a question can be asked again; by a bridge that was restarted too,
     as what it saved says that nobody has answered."""
-    bench, ran = stage.bench, stage.ran
-    other, third = [await bench.runtime.create_conversation(bench.agent_id, f"!{n}") for n in "bc"]
+    ran = tmp_path / "ran"
+    other = await bench.runtime.create_conversation(bench.agent_id, "room !b")
     text = f"tool:Bash:echo {secrets.token_hex(4)} >> {ran}"
-    first, second, asked = (
-        bench.request(text, talk) for talk in (bench.conversation_id, other, third)
-    )
+    first, second = bench.request(text), bench.request(text, other)
     await bench.asked(first)
     state = bench.saved.state
-    await bench.asked(asked)
-    left = bench.saved.state
-    turn = Running(bench, second, ApprovalRequested)
-    await turn.begun()
-    yield
-    await turn.cut_off()
-    yield
+    with pytest.raises(RuntimeUnavailable):
+        await bench.turn_with(second, ApprovalRequested, app_server.kill)
+    await app_server.restart()
     await connected(bench.runtime)
     events = await bench.answered(second, bench.saved.state)
     assert [event.ok for event in events if isinstance(event, ToolReturned)] == [True]
@@ -251,42 +207,21 @@ async def while_approvals_wait(stage: Stage) -> AsyncGenerator[None]:
         await bench.turn(first, unsaid)
     assert lost.value.tools_started
     assert len(ran.read_text().splitlines()) == 1
-    events = await bench.answered(asked, left)
-    assert [event.ok for event in events if isinstance(event, ToolReturned)] == [True]
-    assert len(ran.read_text().splitlines()) == 2
 
 
-SCENES = [in_mid_turn, while_a_tool_runs, while_approvals_wait]
-Playing = dict[Callable[[Stage], AsyncGenerator[None]], AsyncGenerator[None]]
-
-
-@pytest.fixture(scope="module")
-async def playing(
-    app_server: LettaServer,
-    keeper_socket: Path,
-    stub_model: StubModel,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncGenerator[Playing]:
-    """All scenes; the App Server was killed in their midst and started again."""
-    async with AsyncExitStack() as stack:
-        playing = Playing()
-        for scene in SCENES:
-            bench = await stack.enter_async_context(bench_on(app_server.url, keeper_socket))
-            ran = tmp_path_factory.mktemp(scene.__name__) / "ran"
-            playing[scene] = scene(Stage(bench, app_server, stub_model, ran))
-            await anext(playing[scene])
-        app_server.kill()
-        for one in playing.values():
-            await anext(one)
-        await app_server.restart()
-        yield playing
-
-
-@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)
-async def test_an_app_server_killed(
-    playing: Playing, scene: Callable[[Stage], AsyncGenerator[None]]
+async def test_everything_ended_while_an_approval_waited(
+    app_server: LettaServer, bench: Bench, tmp_path: Path
 ) -> None:
-    await finish(playing[scene])
+    ran = tmp_path / "ran"
+    request = bench.request(f"tool:Bash:echo {secrets.token_hex(4)} >> {ran}")
+    await bench.asked(request)
+    state = bench.saved.state
+    app_server.kill()
+    await app_server.restart()
+    await bench.restart()
+    events = await bench.answered(request, state)
+    assert [event.ok for event in events if isinstance(event, ToolReturned)] == [True]
+    assert len(ran.read_text().splitlines()) == 1
 
 
 async def test_an_app_server_restarted_between_turns(
