@@ -67,6 +67,10 @@ def pytest_collection_modifyitems(
         tiers = list(dict.fromkeys(map(_tier, items)))
         # By their paths, as without `pytest_make_collect_report`: all have to agree on the order.
         items.sort(key=lambda item: (-tiers.index(_tier(item)), item.path))
+    # Here: the process that only hands out the tests needs nothing of what this loads.
+    from tests import made_once
+
+    made_once.in_this_process()
     yield
 
 
