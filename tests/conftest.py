@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -40,12 +41,37 @@ sys.dont_write_bytecode = False
 unsynced.in_this_process()
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Where several processes collect, each begins a folder at a place of its own, or all would
+    rewrite the assertions of the same file at the same time: in a fresh clone that takes as long as
+    all the rest of collecting. What one has rewritten the others find in `__pycache__`."""
+    report = yield
+    worker: dict[str, Any] | None = getattr(collector.config, "workerinput", None)
+    if worker and isinstance(collector, pytest.Dir) and collector.path != Path(__file__).parent:
+        own, of = int(worker["workerid"].removeprefix("gw")), worker["workercount"]
+        first = len(report.result) * own // of
+        report.result = report.result[first:] + report.result[:first]
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None]:
     """Where several processes share the work they begin with the last tiers, whose files take the
     longest: one that comes late would keep a single process busy while the others have ended."""
     if hasattr(config, "workerinput"):
         tiers = list(dict.fromkeys(map(_tier, items)))
-        items.sort(key=lambda item: -tiers.index(_tier(item)))
+        # By their paths, as without `pytest_make_collect_report`: all have to agree on the order.
+        items.sort(key=lambda item: (-tiers.index(_tier(item)), item.path))
+    # Here: the process that only hands out the tests needs nothing of what this loads.
+    from tests import made_once
+
+    made_once.in_this_process()
+    yield
 
 
 def _tier(item: pytest.Item) -> str:

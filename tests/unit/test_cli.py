@@ -1,7 +1,6 @@
 """The command line: quick help, one-line faults, files that `init` writes."""
 
 import asyncio
-import contextlib
 import json
 import os
 import re
@@ -12,12 +11,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
-import structlog
 import typer
 import yaml
+from tests.cli_kit import letta_matrix
 from typer.testing import CliRunner
 
 from letta_matrix import __version__
@@ -25,7 +23,6 @@ from letta_matrix.cli import options, overview
 from letta_matrix.cli.account import human_of
 from letta_matrix.cli.commands import app
 from letta_matrix.cli.faults import BadInput, Failure
-from letta_matrix.cli.main import main
 from letta_matrix.config import load_config
 from letta_matrix.runtimes.keeper import process as keeper_process
 from letta_matrix.stack.bridge_config import write_bridge_files
@@ -38,31 +35,6 @@ COMMANDS = (
     *("up", "run", "init", "chat", "link", "agents", "status", "doctor", "tokens"),
     *("export-mappings", "import-mappings", "forget"),
 )
-
-
-def _letta_matrix(*arguments: str, cwd: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """The program as if it ran by itself: to start a process for each takes long."""
-    status: object = None
-    argv = ["letta-matrix", *arguments]
-    umask = os.umask(0o022)
-    data = {"XDG_DATA_HOME": str(cwd / "xdg")}
-    with (
-        CliRunner().isolation(stdin, data) as (out, err, _),
-        contextlib.chdir(cwd),
-        patch.object(sys, "argv", argv),
-    ):
-        try:
-            main()
-        except SystemExit as end:
-            status = end.code
-        finally:
-            structlog.reset_defaults()
-            os.umask(umask)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        assert status is None or isinstance(status, int), status
-        said = (stream.getvalue().decode() for stream in (out, err))
-        return subprocess.CompletedProcess(argv, status or 0, *said)
 
 
 ANSWERS = (
@@ -120,7 +92,7 @@ def test_help_lists_the_commands_and_imports_nothing_heavy(tmp_path: Path) -> No
 def test_faults_are_one_line(
     tmp_path: Path, arguments: tuple[str, ...], status: int, message: str
 ) -> None:
-    done = _letta_matrix(*arguments, cwd=tmp_path)
+    done = letta_matrix(*arguments, cwd=tmp_path)
     assert done.returncode == status
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -261,7 +233,7 @@ def test_a_password_that_is_not_known_any_more() -> None:
 
 
 def _init(tmp_path: Path, *more: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return _letta_matrix("init", "--directory", str(tmp_path), *more, cwd=tmp_path, stdin=stdin)
+    return letta_matrix("init", "--directory", str(tmp_path), *more, cwd=tmp_path, stdin=stdin)
 
 
 FLAGS = (
@@ -354,7 +326,7 @@ def test_the_configuration_is_looked_for_in_order(
 def test_the_keeper_explains_itself_and_takes_what_it_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = _letta_matrix("keeper", "--help", cwd=tmp_path)
+    done = letta_matrix("keeper", "--help", cwd=tmp_path)
     assert "Hold the connections to an App Server" in done.stdout
     given: list[object] = []
 
@@ -421,18 +393,18 @@ def test_agents_and_status_of_a_bridge_that_does_not_run(tmp_path: Path) -> None
         nobody.bind(("127.0.0.1", 0))
         ports = Ports(api=nobody.getsockname()[1])
         config = write_bridge_files(tmp_path, ports, "@admin:localhost", "secret")
-        missing = _letta_matrix("agents", cwd=tmp_path).stderr
+        missing = letta_matrix("agents", cwd=tmp_path).stderr
         assert (
             f"no database at {tmp_path / 'letta-matrix.db'}; start the bridge once: by `" in missing
         )
         asyncio.run(_insert(config.directory, Agent("agent-1", "local", "Ada\x1b[2J", AGENT)))
         # A name is no order to the terminal.
-        assert "Ada\ufffd[2J\n" in _letta_matrix("agents", cwd=tmp_path).stdout
+        assert "Ada\ufffd[2J\n" in letta_matrix("agents", cwd=tmp_path).stdout
         (tmp_path / "stack.json").write_text("{}")
-        chat = _letta_matrix("chat", "Nobody", "x", "--data", str(tmp_path), cwd=tmp_path)
+        chat = letta_matrix("chat", "Nobody", "x", "--data", str(tmp_path), cwd=tmp_path)
         assert chat.returncode == 2
         assert "no agent is named Nobody; there are: Ada" in chat.stderr
-        status = _letta_matrix("status", "--json", cwd=tmp_path)
+        status = letta_matrix("status", "--json", cwd=tmp_path)
     assert status.returncode == 1
     assert json.loads(status.stdout)["status"] == "down"
 

@@ -1,14 +1,12 @@
 """What commands say where the configuration cannot be used, or what it names cannot."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from tests.cli_kit import letta_matrix
 from tests.servers import free_port
-from tests.waiting import DEADLINE
 
 from letta_matrix.config import ConfigError
 
@@ -23,11 +21,8 @@ SOUND: dict[str, Any] = {
 
 
 def said(path: Path, *command: str) -> tuple[int, str]:
-    """The exit status of the real program, and all that it wrote."""
-    argv = [sys.executable, "-m", "letta_matrix", *command, "-c", str(path)]
-    done = subprocess.run(
-        argv, capture_output=True, text=True, cwd=path.parent, timeout=DEADLINE, check=False
-    )
+    """The exit status, and all that was written."""
+    done = letta_matrix(*command, "-c", str(path), cwd=path.parent)
     text = done.stdout + done.stderr
     assert "Traceback" not in text
     assert SECRET not in text

@@ -14,6 +14,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 import yaml
+from tests.cli_kit import letta_matrix
 from tests.fake_homeserver import FakeHomeserver
 from tests.servers import free_port
 from tests.unit.test_health import config_on
@@ -220,19 +221,8 @@ async def test_what_else_can_go_wrong(
         await opens(database_file)
 
 
-async def command(folder: Path, *arguments: str) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "letta_matrix", *arguments),
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    out, err = await within(process.communicate())
-    return process.returncode or 0, out.decode(), err.decode()
-
-
 @pytest.mark.parametrize("arguments", [("run",), ("agents",), ("tokens", "list")])
-async def test_commands_say_it_in_one_line(
+def test_commands_say_it_in_one_line(
     fake: FakeHomeserver, killed: Path, arguments: tuple[str, ...]
 ) -> None:
     overwrite(beside(killed, "-wal"), 20 * PAGE, 10)
@@ -247,11 +237,11 @@ async def test_commands_say_it_in_one_line(
     }
     (killed.parent / "config.yaml").write_text(yaml.safe_dump(settings))
     killed.parent.chmod(0o700)
-    status, out, err = await command(killed.parent, *arguments)
-    assert (status, out) == (1, "")
-    assert err.startswith(f"letta-matrix: {killed}-wal: the database is damaged (")
-    assert err.count("\n") == 1
-    assert "docs/operations.md" in err
+    done = letta_matrix(*arguments, cwd=killed.parent)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"letta-matrix: {killed}-wal: the database is damaged (")
+    assert done.stderr.count("\n") == 1
+    assert "docs/operations.md" in done.stderr
 
 
 async def test_damage_that_is_found_later_shows_in_health(

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -21,31 +22,47 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def helm(values: dict[str, Any]) -> dict[str, Any]:
-    done = subprocess.run(
-        [PYTHON, ROOT / "tests/helm_rendered.py"],
-        input=json.dumps([str(CHART), values]),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout)
+Helm = Callable[[dict[str, Any]], dict[str, Any]]
+Rendered = Callable[[dict[str, Any]], dict[tuple[str, str], Any]]
 
 
-def rendered(values: dict[str, Any]) -> dict[tuple[str, str], Any]:
+@pytest.fixture(scope="module")
+def helm() -> Generator[Helm]:
+    """What it says of the chart with values."""
+    argv = [PYTHON, ROOT / "tests/helm_rendered.py"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        asked, answers = process.stdin, process.stdout
+
+        def told(values: dict[str, Any]) -> dict[str, Any]:
+            print(json.dumps([str(CHART), values]), file=asked, flush=True)
+            return json.loads(answers.readline())
+
+        yield told
+
+
+@pytest.fixture
+def rendered(helm: Helm) -> Rendered:
     """What it makes, by kind and name."""
-    told = helm(values)
-    # 2 is a warning, 3 an error.
-    assert [one for one in told["lint"] if one["severity"] >= 2] == []
-    assert "fault" not in told
-    return {(one["kind"], one["metadata"]["name"]): one for one in told["objects"]}
+
+    def made(values: dict[str, Any]) -> dict[tuple[str, str], Any]:
+        told = helm(values)
+        # 2 is a warning, 3 an error.
+        assert [one for one in told["lint"] if one["severity"] >= 2] == []
+        assert "fault" not in told
+        return {(one["kind"], one["metadata"]["name"]): one for one in told["objects"]}
+
+    return made
 
 
 NAME = "bridge-letta-matrix"
 
 
-def test_what_it_makes_is_what_the_bridge_and_the_homeserver_read(tmp_path: Path) -> None:
+def test_what_it_makes_is_what_the_bridge_and_the_homeserver_read(
+    rendered: Rendered, tmp_path: Path
+) -> None:
     config = {"homeserver": {"url": "http://synapse:8008", "domain": "chat.example.org"}}
     config |= {"runtimes": [{"type": "letta_api", "url": "http://letta:8283"}]}
     key = {"LETTA_MATRIX__RUNTIMES__0__API_KEY": "runtime-key"}
@@ -72,7 +89,7 @@ def test_what_it_makes_is_what_the_bridge_and_the_homeserver_read(tmp_path: Path
     assert yaml.safe_load(known) == registration(settings)
 
 
-def test_the_pod_is_confined_and_keeps_its_data() -> None:
+def test_the_pod_is_confined_and_keeps_its_data(rendered: Rendered) -> None:
     made = rendered(TOKENS)
     workload = made["StatefulSet", NAME]["spec"]
     pod = workload["template"]["spec"]
@@ -99,7 +116,7 @@ def test_the_pod_is_confined_and_keeps_its_data() -> None:
     assert service["selector"].items() <= labels.items()
 
 
-def test_secrets_of_ones_own_a_claim_and_the_prometheus_operator() -> None:
+def test_secrets_of_ones_own_a_claim_and_the_prometheus_operator(rendered: Rendered) -> None:
     values: dict[str, Any] = {
         "tokens": {"existingSecret": "mine"},
         "persistence": {"existingClaim": "disk"},
@@ -117,7 +134,7 @@ def test_secrets_of_ones_own_a_claim_and_the_prometheus_operator() -> None:
     assert (endpoint["port"], endpoint["path"]) == ("api", "/metrics")
 
 
-def test_a_change_of_settings_starts_the_pod_anew() -> None:
+def test_a_change_of_settings_starts_the_pod_anew(rendered: Rendered) -> None:
     def annotations(values: dict[str, Any]) -> dict[str, str]:
         workload = rendered(TOKENS | values)["StatefulSet", NAME]["spec"]
         return workload["template"]["metadata"]["annotations"]
@@ -127,11 +144,11 @@ def test_a_change_of_settings_starts_the_pod_anew() -> None:
     assert annotations({}) != annotations({"secrets": {"A": "b"}})
 
 
-def test_without_tokens_it_says_what_to_do() -> None:
+def test_without_tokens_it_says_what_to_do(helm: Helm) -> None:
     assert "openssl rand -hex 32" in helm({})["fault"]
 
 
-def test_hosts_of_ones_own_come_to_those_of_the_service() -> None:
+def test_hosts_of_ones_own_come_to_those_of_the_service(rendered: Rendered) -> None:
     config = {"api": {"allowed_hosts": ["letta.example.org", NAME]}}
     made = rendered(TOKENS | {"config": config})
     told = yaml.safe_load(made["ConfigMap", NAME]["data"]["config.yaml"])
@@ -150,12 +167,12 @@ def test_hosts_of_ones_own_come_to_those_of_the_service() -> None:
     ],
 )
 def test_what_would_be_dropped_or_lead_nowhere_is_refused(
-    values: dict[str, Any], says: str
+    helm: Helm, values: dict[str, Any], says: str
 ) -> None:
     assert says in helm(values)["fault"]
 
 
-def test_it_says_where_the_registration_is() -> None:
+def test_it_says_where_the_registration_is(helm: Helm) -> None:
     notes = helm(TOKENS)["notes"]
     assert f"get secret {NAME}-registration" in notes
     assert "as-token" not in notes

@@ -1,0 +1,38 @@
+"""What is typed, and what the program says."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+import structlog
+from typer.testing import CliRunner
+
+from letta_matrix.cli.main import main
+
+
+def letta_matrix(*arguments: str, cwd: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """The program as if it ran by itself: to start a process for each takes long."""
+    status: object = None
+    argv = ["letta-matrix", *arguments]
+    umask = os.umask(0o022)
+    data = {"XDG_DATA_HOME": str(cwd / "xdg")}
+    with (
+        CliRunner().isolation(stdin, data) as (out, err, _),
+        contextlib.chdir(cwd),
+        patch.object(sys, "argv", argv),
+    ):
+        try:
+            main()
+        except SystemExit as end:
+            status = end.code
+        finally:
+            structlog.reset_defaults()
+            os.umask(umask)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        assert status is None or isinstance(status, int), status
+        said = (stream.getvalue().decode() for stream in (out, err))
+        return subprocess.CompletedProcess(argv, status or 0, *said)
