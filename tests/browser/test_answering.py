@@ -11,7 +11,7 @@ from tests.waiting import eventually
 
 from letta_matrix.conversations import notices
 from letta_matrix.matrix.content import edit_content, text_content
-from letta_matrix.operations.toolbox.asking import AskHuman, _how, _text
+from letta_matrix.operations.toolbox.question_text import how_to_answer, question_text
 
 PHONE = {"viewport": {"width": 390, "height": 780}, "has_touch": True, "is_mobile": True}
 QUESTION = "<p>May I run <code>Bash</code>?</p><pre><code>date\n</code></pre>"
@@ -252,9 +252,9 @@ def _for(user_id: str) -> Json:
 async def test_options_have_their_words(open_page: OpenPage, room: AgentRoom) -> None:
     chat = await opened(open_page, room)
     days = ["On Monday", "On Thursday"]
-    asking = AskHuman.model_validate({"question": "Which *day*?", "options": days})
+    asked = "Which *day*?"
     tool: Json = {"agent_id": "agent-1", "tool": "ask_human"}
-    content = text_content(_text(asking, _how(asking)), marker=tool)
+    content = text_content(question_text(asked, days, how_to_answer(days)), marker=tool)
     event = await room.agent.send(room.id, dict(content))
     await room.agent.react(room.id, event, "1️⃣")
     question = chat.message(event)
@@ -265,7 +265,7 @@ async def test_options_have_their_words(open_page: OpenPage, room: AgentRoom) ->
     await expect(options.last).to_have_attribute("aria-pressed", "true")
     await expect(options.first).to_be_disabled()
     await reacted(room, "2️⃣")
-    over = _text(asking, "*Answered.*")
+    over = question_text(asked, days, "*Answered.*")
     await room.agent.send(room.id, dict(edit_content(over, target_event_id=event, marker=tool)))
     await expect(question.locator(".answer")).to_have_count(0)
     await expect(question.locator(".content")).to_contain_text("1️⃣ On Monday")

@@ -9,7 +9,7 @@ from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src/letta_matrix").rglob("*.py"))
-LONGEST = 500
+LONGEST = 350
 HEAVY = {
     *("alembic", "fastapi", "mcp", "letta_client", "openai", "PIL", "phonenumbers", "synapse"),
     *("typer", "rich", "pygments", "twisted"),

@@ -22,6 +22,13 @@ from letta_matrix.operations.toolbox.arguments import OptionalEvent, OptionalRoo
 from letta_matrix.operations.toolbox.naming import living_room
 from letta_matrix.operations.toolbox.outcome import told_as
 from letta_matrix.operations.toolbox.progress import telling
+from letta_matrix.operations.toolbox.question_text import (
+    answered,
+    how_to_answer,
+    question_text,
+    unanswered,
+    waiting,
+)
 from letta_matrix.operations.toolbox.questions import KEYS, Answer, Question, Questions
 from letta_matrix.operations.toolbox.results import UNTRUSTED, OfEvent, cut
 from letta_matrix.operations.toolbox.tool import (
@@ -32,7 +39,7 @@ from letta_matrix.operations.toolbox.tool import (
     WriteParams,
     tool,
 )
-from letta_matrix.operations.toolbox.writing import GIVE_UP_AFTER, existing, marker_of, spoken
+from letta_matrix.operations.toolbox.writing import GIVE_UP_AFTER, existing, marker_of
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.places import Place
 
@@ -48,19 +55,11 @@ _CLOSING = 1.0
 """Seconds that questions have to be closed at the end of the process."""
 
 _LONGEST_ANSWER = 3_000
-_LONGEST_SHOWN = 300
 _NOT_YET = (
     "Nobody answered within {seconds:g} seconds. Go on without, or end your turn: a later answer "
     "comes as a message."
 )
 _NOT_IN_TIME = "Nobody answered within {seconds:g} seconds, and the question is closed."
-_WAITING = "I wait for an answer: reply to my question. What else you write, I read after that."
-_WAITING_OPTIONS = (
-    "I wait for an answer: tap a number at my question, write one of its options, or reply to it. "
-    "What else you write, I read after that."
-)
-_OVER = "*Nobody answered in time; a reply still reaches me as a message.*"
-_OVER_FOR_BOT = "*Nobody answered in time.*"
 
 
 class AskHuman(WriteParams):
@@ -104,18 +103,18 @@ class _Asked:
 
     async def close(self, answer: Answer | None) -> None:
         """Say in the question that it is over."""
-        nobody = _OVER if self.caller.agent_id else _OVER_FOR_BOT
-        over = _answered(answer) if answer else nobody
+        over = answered(answer) if answer else unanswered(hears=bool(self.caller.agent_id))
         txn = self.caller.txn("ask_human", "over", "answered" if answer else "not answered")
         marker = marker_of(self.caller, "ask_human", txn)
-        text, event_id = _text(self.params, over), self.question.event_id
+        event_id = self.question.event_id
+        text = question_text(self.params.question, self.params.options, over)
         await self.say(edit_content(text, target_event_id=event_id, marker=marker), txn)
 
     async def remind(self) -> None:
         """Say that it waits for an answer."""
         thread, txn = self.question.thread_id, self.caller.txn("ask_human", "reminder")
         content = text_content(
-            _WAITING_OPTIONS if self.question.options else _WAITING,
+            waiting(self.question.options),
             marker={**marker_of(self.caller, "ask_human", txn), BESIDE: "notice"},
             msgtype="m.notice",
             relation=thread_relation(thread, self.question.event_id) if thread else None,
@@ -295,7 +294,7 @@ class AskingPeople:
         if (known := await caller.intent.find_sent(room_id, txn)) is not None:
             return known, True
         content = text_content(
-            _text(params, _how(params)),
+            question_text(params.question, params.options, how_to_answer(params.options)),
             marker=marker_of(caller, "ask_human", txn),
             relation=thread_relation(thread, thread) if thread else None,
         )
@@ -325,26 +324,6 @@ def _time_in(server: ServerClock) -> int:
 async def _within(future: asyncio.Future[Answer], seconds: float) -> Answer | None:
     done, _ = await asyncio.wait([future], timeout=max(seconds, 0.0))
     return future.result() if done and not future.cancelled() else None
-
-
-def _text(params: AskHuman, closing: str) -> str:
-    lines = [f"{key} {option}" for key, option in zip(KEYS, params.options, strict=False)]
-    return "\n\n".join(
-        filter(None, [spoken(params.question, "question"), "\n".join(lines), closing])
-    )
-
-
-def _answered(answer: Answer) -> str:
-    """What was chosen, or said, and by whom."""
-    words = " ".join(cut(answer.text, _LONGEST_SHOWN).split())
-    said = f"**{KEYS[answer.option - 1]} {words}**" if answer.option else f"> {words}"
-    return f"{said}\n\n*Answered by {answer.sender}.*"
-
-
-def _how(params: AskHuman) -> str:
-    if not params.options:
-        return "*Reply to this message to answer.*"
-    return "*React with a number, or reply to this message, to answer.*"
 
 
 def _result(caller: Caller, question: Question, answer: Answer | None, seconds: float) -> Result:
