@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from unittest.mock import patch
 
@@ -13,14 +14,16 @@ from typer.testing import CliRunner
 from letta_matrix.cli.main import main
 
 
-def letta_matrix(*arguments: str, cwd: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def letta_matrix(
+    *arguments: str, cwd: Path, stdin: str = "", env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """The program as if it ran by itself: to start a process for each takes long."""
     status: object = None
     argv = ["letta-matrix", *arguments]
     umask = os.umask(0o022)
-    data = {"XDG_DATA_HOME": str(cwd / "xdg")}
+    env = {"XDG_DATA_HOME": str(cwd / "xdg"), **(env or {})}
     with (
-        CliRunner().isolation(stdin, data) as (out, err, _),
+        CliRunner().isolation(stdin, env) as (out, err, _),
         contextlib.chdir(cwd),
         patch.object(sys, "argv", argv),
     ):

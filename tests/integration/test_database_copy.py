@@ -4,16 +4,16 @@ import asyncio
 import signal
 import sys
 from collections.abc import AsyncGenerator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from sqlalchemy import URL, Connection, func, select, text
 from tests.builders import message, new_turn
-from tests.kept_bridge import typed
+from tests.cli_kit import letta_matrix
 from tests.postgres import PASSWORD, PostgresServer
 from tests.waiting import eventually, within
 
-from letta_matrix.cli.main import exit_status
 from letta_matrix.store import copying
 from letta_matrix.store.agents import Agent, AgentDirectory
 from letta_matrix.store.audit import AuditEntry, AuditStore
@@ -166,6 +166,7 @@ async def _open(url: URL) -> None:
 
 _CUT_OFF = """
 import asyncio, os, signal, sys
+from functools import partial
 from pathlib import Path
 from letta_matrix.store.database import database_url
 from letta_matrix.store.moving import move
@@ -261,12 +262,11 @@ async def test_many_rows_are_brought_in_batches(
     await database.close()
 
 
-async def command(*arguments: str, **variables: str) -> tuple[int | None, str]:
+async def command(*arguments: str, **variables: str) -> tuple[int, str]:
     """The exit status of `letta-matrix`, and what it says."""
-    done = await typed(*arguments, env=variables)
-    if isinstance(done.exception, Exception):
-        return exit_status(done.exception), f"{done.output}letta-matrix: {done.exception}\n"
-    return done.exit_code, done.output
+    run = partial(letta_matrix, *arguments, cwd=Path.cwd(), env=variables)
+    done = await asyncio.to_thread(run)
+    return done.returncode, done.stdout + done.stderr
 
 
 async def test_the_command(file: URL, server: URL, tmp_path: Path) -> None:
