@@ -42,9 +42,3 @@ def blocks(page: Path) -> Iterator[Block]:
 def every_block() -> list[Block]:
     """Those of all pages."""
     return [block for page in PAGES for block in blocks(page)]
-
-
-def block_with(page: str, text: str) -> Block:
-    """The one block of a page in which a text stands."""
-    (found,) = (block for block in blocks(ROOT / page) if text in block.text)
-    return found

@@ -5,7 +5,7 @@ real one does for all its life."""
 from collections.abc import Callable, Iterator
 from functools import cache
 from types import ModuleType
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from fastapi import APIRouter
 from httpx import create_ssl_context
@@ -17,6 +17,8 @@ from letta_matrix.doors.rest import app, passing
 from letta_matrix.operations import registry
 from letta_matrix.operations.toolbox import tool
 from letta_matrix.store import sqlite_engine
+
+T = TypeVar("T")
 
 _hints_of = cache(get_type_hints)
 _owners = registry.owners
@@ -52,20 +54,19 @@ def _hints(run: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _found() -> Iterator[ModuleType | type]:
-    yield from _owners_in(*operations.__path__)
+    yield from _made(_all_owners, *operations.__path__)
 
 
 def _router() -> APIRouter:
-    return _router_of(*operations.__path__)
+    return _made(passing.operations_router, *operations.__path__)
 
 
-@cache
-def _router_of(*folders: str) -> APIRouter:
-    del folders
-    return passing.operations_router()
-
-
-@cache
-def _owners_in(*folders: str) -> list[ModuleType | type]:
-    del folders
+def _all_owners() -> list[ModuleType | type]:
     return list(_owners())
+
+
+@cache
+def _made(make: Callable[[], T], *folders: str) -> T:
+    """What is made of the operations that stand in these folders."""
+    del folders
+    return make()
